@@ -1,0 +1,71 @@
+// A loaded model that runs batched forward passes over paged KV.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "common/kernels/kv_layout.h"
+#include "common/model/config.h"
+
+namespace tandem {
+
+// Where the KV pages are: `num_pages` pages of `page_bytes` from `base` on (host
+// memory for the CPU backend, device memory for CUDA). Borrowed.
+struct KvMemory {
+  uint8_t* base = nullptr;
+  int64_t page_bytes = 0;
+  int32_t num_pages = 0;
+};
+
+// One sequence's share of a step: runs token_ids at consecutive positions from
+// start_position on, writes their K and V, and makes logits for the last ones.
+struct StepSequence {
+  int32_t start_position = 0;
+  absl::Span<const int32_t> token_ids;   // at least 1
+  int32_t num_logits = 0;                // rows of logits wanted: of the last num_logits tokens
+  absl::Span<const int32_t> page_table;  // page numbers, enough for all positions
+};
+
+// Limits of one Forward, fixed at load: its workspace is allocated once.
+struct ExecutorLimits {
+  int32_t max_step_tokens = 512;   // sum of token_ids over the sequences
+  int32_t max_logits_rows = 128;   // sum of num_logits
+  int32_t max_positions = 8192;    // of one sequence
+};
+
+// Runs one model on one device. Two executors in one process share nothing. Not
+// thread-safe: one thread calls it.
+//
+// The logits of a row are bit-identical however the rows are grouped into steps:
+// alone, in a verify of 8, in a prefill chunk or beside other sequences.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+
+  virtual const ModelConfig& config() const = 0;
+  virtual const ExecutorLimits& limits() const = 0;
+  // The KV geometry this executor reads and writes, for pages of the attached pool.
+  virtual const KvLayout& kv_layout() const = 0;
+
+  // Uses the pages of `memory` from now on. INVALID_ARGUMENT when a page of it is
+  // smaller than one page of kv_layout().
+  virtual absl::Status AttachKv(const KvMemory& memory) = 0;
+
+  // Runs the step. INVALID_ARGUMENT beyond the limits, with ids out of the vocabulary
+  // or page numbers out of the pool; INTERNAL when logits are not finite, naming the
+  // sequence by its index (its rows only: see RowIsFinite).
+  virtual absl::Status Forward(absl::Span<const StepSequence> sequences) = 0;
+
+  // Row `row` of the last Forward's logits [vocab_size], rows in order of the
+  // sequences and, within one, of its tokens. Host memory, valid until the next
+  // Forward. The caller may overwrite them.
+  virtual absl::Span<float> Logits(int32_t row) = 0;
+
+  // Bytes held, by kind, for the memory ledger.
+  virtual int64_t weight_bytes() const = 0;
+  virtual int64_t workspace_bytes() const = 0;
+};
+
+}  // namespace tandem
