@@ -1,0 +1,57 @@
+// What happens in the engine, told to whoever counts it (metrics, simulator, tests).
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "absl/time/time.h"
+#include "common/base/ids.h"
+#include "services/gateway/engine/request.h"
+
+namespace tandem::gateway {
+
+enum class DraftSource : int8_t { kNone, kDraft, kLookup };
+
+// One sequence's part of one finished step.
+struct SequenceStepInfo {
+  DraftSource source = DraftSource::kNone;
+  int32_t num_draft_tokens = 0;
+  int32_t num_accepted = 0;
+  int32_t num_committed = 0;
+  std::string_view bypass_reason;  // why nothing was drafted; empty otherwise
+};
+
+struct StepInfo {
+  Role role = Role::kTarget;
+  int32_t num_sequences = 0;
+  int32_t num_rows = 0;
+  int32_t num_prefill_tokens = 0;
+  absl::Duration round_trip;  // by the engine's clock
+  absl::Duration compute;     // forward (and draft) as the worker measured it
+  absl::Duration sample;
+};
+
+// Gauges, after each round.
+struct EngineGauges {
+  int32_t num_running = 0, num_waiting = 0;
+  int32_t pages_total = 0, pages_free = 0, pages_target = 0, pages_draft = 0;
+  bool target_up = false, draft_up = false;
+  double mean_draft_length = 0.0;
+};
+
+// All calls on the engine's thread; must not block.
+class EngineObserver {
+ public:
+  virtual ~EngineObserver() = default;
+  virtual void OnStep(const StepInfo& info) = 0;
+  virtual void OnSequenceStep(const SequenceStepInfo& info) = 0;
+  virtual void OnFirstToken(absl::Duration queue, absl::Duration time_to_first_token) = 0;
+  virtual void OnInterTokenLatency(absl::Duration since_last_commit, int32_t num_tokens) = 0;
+  virtual void OnFinished(const FinishedInfo& info) = 0;
+  virtual void OnFailed(const absl::Status& status) = 0;
+  virtual void OnPreemption(std::string_view reason) = 0;
+  virtual void OnWorkerLost(Role role, const absl::Status& status) = 0;
+  virtual void OnGauges(const EngineGauges& gauges) = 0;
+};
+
+}  // namespace tandem::gateway
