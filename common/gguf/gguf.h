@@ -24,22 +24,24 @@ namespace tandem {
 using GgufArray = std::variant<std::vector<std::string_view>, std::vector<int64_t>,
                                std::vector<uint64_t>, std::vector<double>, std::vector<bool>>;
 // A metadata value; integers are widened to 64 bits, floats to double.
-using GgufValue =
-    std::variant<int64_t, uint64_t, double, bool, std::string_view, GgufArray>;
+using GgufValue = std::variant<int64_t, uint64_t, double, bool, std::string_view, GgufArray>;
 
 // One tensor of the file. `dims[0]` is the fastest (ggml order): a weight of a
 // layer with `out` outputs and `in` inputs has dims {in, out}.
 struct GgufTensor {
   std::string_view name;
   DType dtype = DType::kF32;
-  std::vector<int64_t> dims;          // 1 to 4, each at least 1
-  absl::Span<const uint8_t> data;     // in the mapping; whole rows of whole blocks
+  std::vector<int64_t> dims;       // 1 to 4, each at least 1
+  absl::Span<const uint8_t> data;  // in the mapping; whole rows of whole blocks
 
   int64_t num_elements() const;
 };
 
 // An open file. Immutable after Open; thread-safe. Everything it hands out lives
 // as long as it does.
+//
+// A file that another process shortens while it is mapped ends a reader by SIGBUS:
+// copy the weights out once, at load, and nothing can happen while serving.
 class GgufFile {
  public:
   // INVALID_ARGUMENT naming the field and offset when the file is not sound;
@@ -75,6 +77,10 @@ class GgufFile {
  private:
   GgufFile() = default;
   friend class GgufParser;
+
+  // NOT_FOUND without the key; for Array, INVALID_ARGUMENT when it is no array.
+  absl::StatusOr<const GgufValue*> Value(std::string_view key) const;
+  absl::StatusOr<const GgufArray*> Array(std::string_view key, std::string_view wanted) const;
 
   std::string path_;
   absl::Span<const uint8_t> mapping_;
