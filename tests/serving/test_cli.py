@@ -1,0 +1,84 @@
+"""The commands as a person runs them: output, closing line, exit codes."""
+
+import subprocess
+
+import pytest
+
+from conftest import BIN, DRAFT, TARGET
+
+
+def tandem(*arguments, text_in=None, timeout=120):
+    return subprocess.run([str(BIN / "tandem"), *map(str, arguments)], input=text_in,
+                          capture_output=True, text=True, timeout=timeout, check=False)
+
+
+MODELS = ["--target", TARGET, "--draft", DRAFT]
+
+
+def test_generate_starts_a_server_and_prints_the_text_alone(server):
+    result = tandem("generate", *MODELS, "--prompt", "Once upon a time", "--max-tokens", 12)
+    assert result.returncode == 0, result.stderr
+    closing = result.stderr.strip().splitlines()[-1]
+    assert closing.startswith("12 tokens · ") and "first token" in closing
+    again = tandem("generate", "--endpoint", server.address, "--prompt", "Once upon a time",
+                   "--max-tokens", 12, "--speculation", "off")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.strip("\n") == result.stdout.strip("\n") != ""
+
+
+def test_chat_keeps_the_conversation(server):
+    result = tandem("chat", "--endpoint", server.address, "--max-tokens", 24,
+                    text_in="My name is Alice.\nWhat is my name?\n/exit\n")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("tok/s") == 2
+
+
+def test_tokenize_prints_ids():
+    whole = tandem("tokenize", "--model", TARGET, text_in="Hello world\nHello")
+    lines = tandem("tokenize", "--model", TARGET, "--lines", text_in="Hello world\nHello\n")
+    assert whole.returncode == lines.returncode == 0
+    assert len(whole.stdout.splitlines()) == 1
+    assert lines.stdout.splitlines() == ["19556 905", "19556"]
+
+
+def test_inspect_shows_the_model():
+    result = tandem("inspect", TARGET)
+    assert result.returncode == 0
+    for word in ("llama", "30", "Q4_1", "49152", "blk.0.attn_q.weight"):
+        assert word in result.stdout
+
+
+def test_doctor_says_ok():
+    result = tandem("doctor", *MODELS, "--port", "0")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "FAIL" not in result.stdout
+
+
+def test_serve_dry_run_prints_the_plan():
+    result = tandem("serve", *MODELS, "--dry-run")
+    assert result.returncode == 0
+    assert "plan" in result.stderr and "pages" in result.stderr
+
+
+@pytest.mark.parametrize("code,arguments", [
+    (2, ["serve", "--no-such-flag"]),
+    (2, ["generate"]),
+    (2, ["generate", "--prompt", "x", "--speculation", "magic"]),
+    (3, ["serve", "--target", "/nonexistent.gguf"]),
+    (3, ["inspect", "/nonexistent.gguf"]),
+    (3, ["tokenize", "--model", __file__]),
+    (4, ["serve", *MODELS, "--kv-tokens", "2000000000"]),
+    (5, ["generate", "--endpoint", "127.0.0.1:1", "--prompt", "x"]),
+])
+def test_exit_codes(code, arguments):
+    result = tandem(*arguments, text_in="")
+    assert result.returncode == code, result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert result.stderr.startswith("tandem: ")
+
+
+def test_busy_port_is_told(server):
+    result = tandem("serve", *MODELS, "--listen", server.address, "--metrics-listen",
+                    "127.0.0.1:0")
+    assert result.returncode == 5
+    assert server.address in result.stderr.strip().splitlines()[-1]
