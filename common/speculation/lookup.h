@@ -1,0 +1,58 @@
+// Drafts from the sequence itself: what followed the last time these tokens came.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+
+namespace tandem {
+
+// Prompt lookup over the tokens of one sequence. Only committed tokens are appended, so
+// nothing is ever rewound. About 28 bytes and constant time for each token. Not
+// thread-safe.
+//
+// Which occurrence: of the kMaxCandidates most recent earlier occurrences of the last
+// kLongMatch tokens the one with the longest match (compared up to kMaxMatch); when there
+// is none, the same for the last kShortMatch tokens. The most recent of equals.
+class PromptLookup {
+ public:
+  static constexpr int32_t kShortMatch = 2;
+  static constexpr int32_t kLongMatch = 4;
+  static constexpr int32_t kMaxMatch = 16;
+  static constexpr int32_t kMaxCandidates = 32;
+
+  PromptLookup();
+
+  void Append(absl::Span<const int32_t> token_ids);
+  int32_t length() const { return static_cast<int32_t>(tokens_.size()); }
+
+  struct Match {
+    int32_t length = 0;         // tokens that match; 0: nothing found
+    int32_t next_position = 0;  // what followed there
+  };
+  Match Find() const;
+
+  // The up to `max_tokens` tokens that followed the match; where they reach the end of the
+  // sequence they go on with themselves, so that a loop is followed. Requires a match.
+  std::vector<int32_t> Draft(const Match& match, int32_t max_tokens) const;
+
+ private:
+  // Positions after each n-gram of one length, linked from the most recent back.
+  struct Chains {
+    int32_t n;
+    std::vector<int32_t> heads;     // [power of two], by hash; -1: none
+    std::vector<int32_t> previous;  // by position; -1: none
+  };
+
+  uint32_t HashAt(int32_t end, int32_t n) const;
+  void Insert(Chains* chains, int32_t end);
+  void Grow(Chains* chains);
+  Match FindIn(const Chains& chains) const;
+
+  std::vector<int32_t> tokens_;
+  Chains short_;
+  Chains long_;
+};
+
+}  // namespace tandem

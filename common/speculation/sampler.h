@@ -1,0 +1,111 @@
+// From a row of logits to a token, for one sequence.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/speculation/sampling_params.h"
+
+namespace tandem {
+
+// An id that may still be chosen, with its processed logit (divided by temperature).
+struct TokenCandidate {
+  float logit;
+  int32_t id;
+};
+
+// Memory for one row's work; one for each thread that samples, used for all sequences.
+struct SamplerScratch {
+  std::vector<TokenCandidate> candidates;
+  std::vector<float> group_max;
+};
+
+// A distribution over few ids, as a draft hands it to the target. By falling
+// probability; sums to 1.
+struct SparseDistribution {
+  std::vector<int32_t> ids;
+  std::vector<float> probs;
+};
+
+// A draft's distribution is cut to its likeliest ids and renormalized: exact under
+// REJECTION whatever the cut, since the target is told what was sampled from.
+inline constexpr int32_t kMaxSparseIds = 256;
+
+// Chooses the tokens of one sequence. The token chosen depends on the params, the
+// history and the logits alone.
+//
+// A row of logits is processed in this order: ids that are never chosen (from
+// used_vocab_size on; end ids before min_tokens) are banned; repetition penalty (tokens of
+// prompt and output), presence and frequency penalty (of the output); logit_bias (-100 or
+// less bans); temperature; then top_k, top_p of what top_k left, min_p of the likeliest.
+// Equal logits are ordered by id, the lowest first.
+//
+// Rows may be overwritten. Not thread-safe.
+class TokenSampler {
+ public:
+  // Requires vocab_size > 0. Ids of the params outside the vocabulary are ignored.
+  TokenSampler(SamplingParams params, int32_t vocab_size);
+
+  const SamplingParams& params() const { return params_; }
+  int32_t vocab_size() const { return vocab_size_; }
+
+  // The history: prompt and output up to the token to be chosen, whose position is
+  // therefore length(). A worker that is sent a step truncates to its start_position
+  // and appends its tokens; ids outside the vocabulary are kept and not counted.
+  int32_t length() const { return static_cast<int32_t>(history_.size()); }
+  void Append(absl::Span<const int32_t> token_ids);
+  // Drops the tokens from `length` on. Requires 0 <= length <= length().
+  void Truncate(int32_t length);
+
+  // The token at position length(): argmax when temperature is 0; COUPLED: argmax of
+  // logit + Gumbel noise keyed by (seed, position, id); REJECTION: a draw keyed by (seed,
+  // position). `logits` is [vocab_size], overwritten. INTERNAL when the logits are not
+  // finite, FAILED_PRECONDITION when no id is left to choose from.
+  absl::StatusOr<int32_t> Sample(absl::Span<float> logits, SamplerScratch* scratch) const;
+
+  // The steps of Sample, for verify.h and tests.
+
+  // Bans, penalties and bias; touches only the ids concerned.
+  void ApplyPenalties(absl::Span<float> logits) const;
+
+  // Divides processed logits by the temperature, truncates, and leaves in
+  // scratch->candidates what is left, in no particular order, the likeliest first.
+  // Requires temperature > 0. Errors as Sample.
+  absl::Status Truncation(absl::Span<float> logits, SamplerScratch* scratch) const;
+
+  // Whether top_k, top_p or min_p may drop ids.
+  bool truncates() const;
+  bool is_greedy() const { return params_.temperature <= 0.0f; }
+
+ private:
+  struct Counts {
+    int32_t all = 0;     // prompt and output
+    int32_t output = 0;  // from prompt_tokens on
+  };
+
+  void Count(int32_t position, int32_t id, int32_t by);
+
+  SamplingParams params_;
+  int32_t vocab_size_;
+  bool has_penalties_;
+  std::vector<int32_t> history_;
+  absl::flat_hash_map<int32_t, Counts> counts_;  // only with penalties
+};
+
+// Index of the largest value, the lowest of equals; -1 when none is above -infinity (NaN
+// counts as less than everything).
+int32_t ArgMax(absl::Span<const float> logits);
+
+// log softmax(logits)[token_id] of a raw row, before Sample overwrites it, and the
+// num_top likeliest. Requires token_id inside the row.
+TokenLogprob RawLogprob(absl::Span<const float> logits, int32_t token_id, int32_t num_top);
+
+// sum over ids of exp(logits - max); vectorized, the same on every machine.
+double SumExp(absl::Span<const float> logits, float max);
+
+}  // namespace tandem
