@@ -1,0 +1,68 @@
+// The shared page pool between processes: made by the target, mapped by the others.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/ipc/fd_exchange.h"
+#include "common/ipc/shared_memory.h"
+#include "common/kv/pool_control.h"
+
+namespace tandem {
+
+// A mapped pool: control block and, unless only that was asked for, the pages. The
+// memory lives as long as somebody maps it: a target that died leaves it to its peers,
+// but the restarted one makes a new pool with a new epoch. Movable.
+class SharedPool {
+ public:
+  static absl::StatusOr<SharedPool> Create(const PoolGeometry& geometry);
+  // From a peer's descriptor, see SharedMemory::Map and PoolControlView::Open.
+  static absl::StatusOr<SharedPool> Map(OwnedFd fd, bool map_pages);
+
+  PoolControlView& control() { return control_; }
+  const PoolControlView& control() const { return control_; }
+  const PoolGeometry& geometry() const { return control_.geometry(); }
+  // Page 0; nullptr when only the control block is mapped.
+  uint8_t* pages() const { return pages_; }
+  int fd() const { return memory_.fd(); }
+
+ private:
+  SharedMemory memory_;
+  PoolControlView control_;
+  uint8_t* pages_ = nullptr;
+};
+
+// Hands a pool out, on a thread of its own, until destroyed.
+class PoolServer {
+ public:
+  // `pool` is borrowed. Errors as FdListener::Listen.
+  static absl::StatusOr<std::unique_ptr<PoolServer>> Start(const std::string& path,
+                                                           const SharedPool* pool,
+                                                           int64_t allowed_uid = -1);
+  ~PoolServer();
+  const std::string& path() const { return listener_->path(); }
+
+ private:
+  PoolServer() = default;
+  void Serve();
+
+  std::unique_ptr<FdListener> listener_;
+  const SharedPool* pool_ = nullptr;
+  std::thread thread_;
+};
+
+struct PoolConnectOptions {
+  std::string path;
+  int64_t epoch = 0;      // ABORTED when the pool there has another; 0 takes any
+  bool map_pages = true;  // false: the control block only (the gateway)
+  absl::Duration timeout = absl::Seconds(5);
+};
+
+// Maps the pool that is handed out at `path`; errors as ConnectFds and SharedPool::Map.
+absl::StatusOr<SharedPool> ConnectPool(const PoolConnectOptions& options);
+
+}  // namespace tandem
