@@ -10,6 +10,7 @@
 #include "common/tokenizer/char_class.h"
 #include "common/tokenizer/golden_test_support.h"
 #include "common/tokenizer/incremental_decoder.h"
+#include "common/tokenizer/tiny_vocabulary.h"
 #include "common/tokenizer/utf8.h"
 
 namespace tandem {
@@ -22,12 +23,6 @@ constexpr int kMaxReported = 20;
 
 #define SKIP_WITHOUT(path) \
   if (!FileExists(path)) GTEST_SKIP() << "no vocabulary at " << (path)
-
-std::unique_ptr<Tokenizer> MakeTokenizer(TokenizerSpec spec) {
-  auto tokenizer = Tokenizer::Create(std::move(spec));
-  EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
-  return *std::move(tokenizer);
-}
 
 void ExpectGolden(const Tokenizer& tokenizer, std::string_view golden_name, size_t min_lines) {
   const std::vector<GoldenLine> lines = ReadGolden(golden_name);

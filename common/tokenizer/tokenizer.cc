@@ -74,6 +74,11 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Create(TokenizerSpec spec)
   return absl::WrapUnique(new Tokenizer(std::move(spec), std::move(types), std::move(model)));
 }
 
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufFile& file) {
+  ASSIGN_OR_RETURN(TokenizerSpec spec, TokenizerSpecFromGguf(file));
+  return Create(std::move(spec));
+}
+
 Tokenizer::Tokenizer(TokenizerSpec spec, std::vector<TokenType> types, BpeModel model)
     : model_kind_(spec.model),
       pre_tokenizer_(spec.pre_tokenizer),

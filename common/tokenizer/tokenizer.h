@@ -46,6 +46,9 @@ class Tokenizer {
   // which merge names unknown tokens.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Create(TokenizerSpec spec);
 
+  // Create(TokenizerSpecFromGguf(file)); keeps nothing of the file.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(const GgufFile& file);
+
   // The tokens of `text`. Bytes that are not UTF-8 count as U+FFFD, as if Python had
   // decoded them with errors="replace". With kParse the text of CONTROL and UNKNOWN
   // tokens becomes the token, the longest at each position; that of USER_DEFINED ones

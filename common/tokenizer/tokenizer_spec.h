@@ -30,11 +30,12 @@ struct TokenizerSpec {
     kByteLevelBpe,      // GPT-2's: tokens spelled in its alphabet of 256 characters
     kSentencePieceBpe,  // Llama 2's: spaces are U+2581, the scores order the merges
   };
-  // Longer ones are refused; Llama 3 has 128 bytes at most.
+  // Longer ones are refused; the longest of Llama 3 has 256 bytes (128 spaces).
   static constexpr int64_t kMaxTokenBytes = 1024;
   static constexpr int64_t kMaxTokens = int64_t{1} << 21;
-  // Of all texts together, so that no vocabulary takes minutes to prepare.
-  static constexpr int64_t kMaxVocabularyBytes = int64_t{64} << 20;
+  // Of all texts together: preparing takes time for each way to cut each token in two.
+  // Llama 3 has 1 MiB.
+  static constexpr int64_t kMaxVocabularyBytes = int64_t{16} << 20;
 
   Model model = Model::kByteLevelBpe;
   PreTokenizer pre_tokenizer = PreTokenizer::kGpt2;  // byte-level BPE only
