@@ -1,0 +1,120 @@
+#include "cli/doctor.h"
+
+#include <netinet/in.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+#include <string_view>
+
+#include "absl/strings/str_format.h"
+#include "cli/exit_codes.h"
+#include "cli/host_memory.h"
+#include "cli/start_plan.h"
+
+namespace tandem {
+namespace {
+
+// Prints one line for each check and remembers whether one failed.
+class Report {
+ public:
+  void Line(std::string_view name, const absl::StatusOr<std::string>& result) {
+    if (result.ok()) {
+      std::printf("ok    %-10s %s\n", std::string(name).c_str(), result->c_str());
+    } else {
+      has_failed_ = true;
+      std::printf("FAIL  %-10s %s\n", std::string(name).c_str(),
+                  std::string(result.status().message()).c_str());
+    }
+  }
+  bool has_failed() const { return has_failed_; }
+
+ private:
+  bool has_failed_ = false;
+};
+
+absl::StatusOr<std::string> CheckProcessor() {
+  std::string features;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2")) features += " AVX2";
+  if (__builtin_cpu_supports("avx512vnni")) features += " AVX-512 VNNI";
+  if (features.empty()) {
+    return absl::FailedPreconditionError("neither AVX2 nor AVX-512: it will work, but slowly");
+  }
+#endif
+  return absl::StrFormat("%d cores%s", static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)), features);
+}
+
+absl::StatusOr<std::string> CheckMemory() {
+  const HostMemory memory = ReadHostMemory();
+  return absl::StrFormat("%.1f GiB free of %.1f", memory.available_bytes / kGiB,
+                         memory.total_bytes / kGiB);
+}
+
+// The page pool is a memfd passed over a unix socket: make one, to be sure.
+absl::StatusOr<std::string> CheckSharedMemory() {
+  const int fd = memfd_create("tandem-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) {
+    return absl::ErrnoToStatus(errno, "memfd_create failed: the page pool needs it");
+  }
+  const bool is_ok = ftruncate(fd, 1 << 20) == 0;
+  close(fd);
+  if (!is_ok) return absl::ErrnoToStatus(errno, "a memfd cannot be given a size");
+  return std::string("memfd works");
+}
+
+absl::StatusOr<std::string> CheckPort(int port) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return absl::ErrnoToStatus(errno, "no socket can be made");
+  const int reuse = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const int result = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address));
+  const int error = errno;
+  close(fd);
+  if (result != 0) {
+    return absl::ErrnoToStatus(
+        error, absl::StrFormat("127.0.0.1:%d: give `tandem serve` another with --listen", port));
+  }
+  return absl::StrFormat("127.0.0.1:%d is free", port);
+}
+
+absl::StatusOr<std::string> CheckFit(const DoctorOptions& options) {
+  ServeOptions serve;
+  serve.target = options.target;
+  serve.draft = options.draft;
+  serve.dry_run = true;
+  const absl::StatusOr<StartPlan> plan = MakeStartPlan(serve);
+  if (!plan.ok()) return plan.status();
+  return absl::StrFormat("weights %.0f MiB, pages %.0f MiB, spare %.1f GiB",
+                         (plan->target_bytes + plan->draft_bytes) / kMiB, plan->pool_bytes / kMiB,
+                         plan->spare_bytes() / kGiB);
+}
+
+}  // namespace
+
+int RunDoctor(const DoctorOptions& options) {
+  Report report;
+  report.Line("processor", CheckProcessor());
+  report.Line("memory", CheckMemory());
+  report.Line("shared", CheckSharedMemory());
+  report.Line("port", CheckPort(options.port));
+  if (!options.target.empty()) report.Line("fit", CheckFit(options));
+  if (!options.target.empty() && !options.draft.empty()) {
+    const absl::Status pair = CheckPair(options.target, options.draft);
+    if (pair.ok()) {
+      report.Line("pair", std::string("vocabularies match"));
+    } else {
+      report.Line("pair", pair);
+    }
+  }
+  return report.has_failed() ? kExitFailure : kExitOk;
+}
+
+}  // namespace tandem

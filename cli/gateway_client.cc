@@ -1,0 +1,66 @@
+#include "cli/gateway_client.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "tandem/gateway/v1/gateway.grpc.pb.h"
+
+namespace tandem {
+namespace {
+
+absl::Status FromGrpc(const grpc::Status& status) {
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+std::chrono::system_clock::time_point DeadlineAfter(absl::Duration timeout) {
+  return std::chrono::system_clock::now() + absl::ToChronoMicroseconds(timeout);
+}
+
+}  // namespace
+
+struct GatewayClient::Impl {
+  std::unique_ptr<gateway::v1::GatewayService::Stub> stub;
+};
+
+GatewayClient::GatewayClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+GatewayClient::~GatewayClient() = default;
+
+absl::StatusOr<std::unique_ptr<GatewayClient>> GatewayClient::Connect(const std::string& endpoint,
+                                                                      absl::Duration timeout) {
+  auto channel = grpc::CreateChannel(endpoint, grpc::InsecureChannelCredentials());
+  if (!channel->WaitForConnected(DeadlineAfter(timeout))) {
+    return absl::UnavailableError(
+        absl::StrCat("no server at ", endpoint, " after ", absl::FormatDuration(timeout),
+                     ": start one with `tandem serve`, or name another with --endpoint"));
+  }
+  auto impl = std::make_unique<Impl>();
+  impl->stub = gateway::v1::GatewayService::NewStub(channel);
+  return std::unique_ptr<GatewayClient>(new GatewayClient(std::move(impl)));
+}
+
+absl::StatusOr<gateway::v1::GetModelResponse> GatewayClient::GetModel(absl::Duration timeout) {
+  grpc::ClientContext context;
+  context.set_deadline(DeadlineAfter(timeout));
+  gateway::v1::GetModelResponse response;
+  const grpc::Status status = impl_->stub->GetModel(&context, {}, &response);
+  if (!status.ok()) return FromGrpc(status);
+  return response;
+}
+
+absl::Status GatewayClient::Generate(
+    const gateway::v1::GenerateRequest& request,
+    const std::function<bool(const gateway::v1::GenerateResponse&)>& on_event) {
+  grpc::ClientContext context;
+  auto reader = impl_->stub->Generate(&context, request);
+  gateway::v1::GenerateResponse response;
+  while (reader->Read(&response)) {
+    if (!on_event(response)) context.TryCancel();
+  }
+  return FromGrpc(reader->Finish());
+}
+
+}  // namespace tandem

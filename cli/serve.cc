@@ -1,0 +1,106 @@
+#include "cli/serve.h"
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <string>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "cli/exit_codes.h"
+#include "cli/progress_bar.h"
+#include "cli/start_plan.h"
+#include "cli/supervisor.h"
+
+namespace tandem {
+namespace {
+
+// The one thing a signal handler can reach.
+std::atomic<Supervisor*> signal_supervisor = nullptr;
+
+void OnStopSignal(int) {
+  if (Supervisor* supervisor = signal_supervisor.load()) supervisor->RequestStop();
+}
+
+void InstallSignalHandlers(Supervisor* supervisor) {
+  signal_supervisor = supervisor;
+  std::signal(SIGINT, supervisor != nullptr ? OnStopSignal : SIG_DFL);
+  std::signal(SIGTERM, supervisor != nullptr ? OnStopSignal : SIG_DFL);
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGHUP, SIG_IGN);
+}
+
+// What the processes have said, for the lines that a person reads.
+class ServeReport {
+ public:
+  void OnEvent(const ProcessEvent& event) {
+    switch (event.kind) {
+      case ProcessEvent::Kind::kProgress:
+        if (!was_ready_) bar_.Update(event.process, event.done_bytes, event.total_bytes);
+        break;
+      case ProcessEvent::Kind::kReady:
+        if (!event.grpc_address.empty()) grpc_address_ = event.grpc_address;
+        if (!event.metrics_address.empty()) metrics_address_ = event.metrics_address;
+        if (was_ready_) std::fprintf(stderr, "ready  %s is back\n", event.process.c_str());
+        break;
+      case ProcessEvent::Kind::kError:
+        if (was_ready_) std::fprintf(stderr, "error  %s\n", event.message.c_str());
+        break;
+      case ProcessEvent::Kind::kDied:
+        std::fprintf(stderr, "lost   %s; restarting it\n", event.message.c_str());
+        break;
+    }
+  }
+
+  void PrintReady(absl::Duration took) {
+    was_ready_ = true;
+    std::fprintf(stderr, "ready  grpc %s · metrics http://%s/metrics · %.1f s\n",
+                 grpc_address_.c_str(), metrics_address_.c_str(), absl::ToDoubleSeconds(took));
+    const std::string endpoint =
+        grpc_address_ == "127.0.0.1:50051" ? "" : absl::StrCat(" --endpoint ", grpc_address_);
+    std::fprintf(stderr, "try    tandem generate%s --chat --prompt \"Write a haiku\"\n",
+                 endpoint.c_str());
+  }
+
+ private:
+  ProgressBar bar_;
+  bool was_ready_ = false;
+  std::string grpc_address_;
+  std::string metrics_address_;
+};
+
+}  // namespace
+
+int RunServe(const ServeOptions& options) {
+  const absl::Time started_at = absl::Now();
+  absl::StatusOr<StartPlan> plan = MakeStartPlan(options);
+  if (!plan.ok()) {
+    return Fail(absl::IsResourceExhausted(plan.status()) ? kExitMemory : kExitModelFile,
+                plan.status());
+  }
+  std::fprintf(stderr, "%s", plan->ToString().c_str());
+  int exit_code = kExitOk;
+  if (!options.dry_run) {
+    ServeReport report;
+    Supervisor supervisor(SupervisorOptions{}, MakeProcessSpecs(options, plan->resolved),
+                          [&report](const ProcessEvent& event) { report.OnEvent(event); });
+    InstallSignalHandlers(&supervisor);
+    const absl::Status status = supervisor.StartAndWaitReady(absl::Minutes(30));
+    if (status.ok()) {
+      report.PrintReady(absl::Now() - started_at);
+      exit_code = supervisor.Run();
+    } else if (!absl::IsCancelled(status)) {
+      exit_code = Fail(static_cast<ExitCode>(supervisor.exit_code()), status);
+    }
+    InstallSignalHandlers(nullptr);
+  }
+  if (options.socket_dir.empty()) {
+    std::error_code error;
+    std::filesystem::remove_all(plan->resolved.socket_dir, error);
+  }
+  return exit_code;
+}
+
+}  // namespace tandem

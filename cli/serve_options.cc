@@ -1,0 +1,79 @@
+#include "cli/serve_options.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace tandem {
+
+void AddServeOptions(CLI::App& command, ServeOptions& options) {
+  command.add_option("--target", options.target, "GGUF of the large model");
+  command.add_option("--draft", options.draft, "GGUF of the small model");
+  command.add_flag("--no-draft", options.no_draft, "no draft model: plain and lookup decoding");
+  command.add_option("--device", options.device, "where the models run")
+      ->check(CLI::IsMember({"cpu"}))
+      ->capture_default_str();
+  command.add_option("--listen", options.listen, "host:port or unix:/path of the service")
+      ->capture_default_str();
+  command.add_option("--metrics-listen", options.metrics_listen, "host:port of /metrics")
+      ->capture_default_str();
+  command.add_option("--socket-dir", options.socket_dir, "folder of the workers' sockets");
+  command.add_option("--kv", options.target_kv, "KV cache of the target")
+      ->check(CLI::IsMember({"f16", "q8", "q4"}))
+      ->capture_default_str();
+  command.add_option("--draft-kv", options.draft_kv, "KV cache of the draft")
+      ->check(CLI::IsMember({"f16", "q8", "q4"}))
+      ->capture_default_str();
+  command
+      .add_option("--ctx", options.context_tokens,
+                  "largest prompt plus output; 0: the model's, at most 8192")
+      ->check(CLI::NonNegativeNumber);
+  command
+      .add_option("--kv-tokens", options.kv_tokens,
+                  "positions of target KV in the page pool; 0: four contexts")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--threads", options.threads, "threads of each worker; 0: all cores")
+      ->check(CLI::Range(0, 256));
+  command.add_option("--max-running", options.max_running, "requests in a step at once")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command.add_option("--max-waiting", options.max_waiting, "requests in the queue at most")
+      ->check(CLI::Range(0, 100000))
+      ->capture_default_str();
+  command.add_option("--log-level", options.log_level, "what the processes log")
+      ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
+      ->capture_default_str();
+  command.add_flag("--dry-run", options.dry_run, "print the plan and stop");
+}
+
+std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
+                                          const ResolvedServe& resolved) {
+  const std::string bin = ProgramFolder();
+  const std::string threads = absl::StrCat(resolved.threads);
+  const std::string context = absl::StrCat(resolved.context_tokens);
+  const std::string target_socket = absl::StrCat("unix:", resolved.socket_dir, "/target.sock");
+  const std::string draft_socket = absl::StrCat("unix:", resolved.socket_dir, "/draft.sock");
+
+  std::vector<ProcessSpec> specs;
+  specs.push_back({.name = "target",
+                   .argv = {bin + "/tandem-target", "--model", resolved.models.target, "--listen",
+                            target_socket, "--threads", threads, "--ctx", context, "--kv",
+                            options.target_kv, "--kv-pages", absl::StrCat(resolved.num_kv_pages),
+                            "--log-level", options.log_level}});
+  ProcessSpec gateway = {
+      .name = "gateway",
+      .argv = {bin + "/tandem-gateway", "--listen", options.listen, "--metrics-listen",
+               options.metrics_listen, "--target", target_socket, "--ctx", context, "--max-running",
+               absl::StrCat(options.max_running), "--max-waiting",
+               absl::StrCat(options.max_waiting), "--log-level", options.log_level}};
+  if (!resolved.models.draft.empty()) {
+    specs.push_back({.name = "draft",
+                     .argv = {bin + "/tandem-draft", "--model", resolved.models.draft, "--listen",
+                              draft_socket, "--threads", threads, "--ctx", context, "--kv",
+                              options.draft_kv, "--log-level", options.log_level},
+                     .is_essential = false});
+    gateway.argv.insert(gateway.argv.end(), {"--draft", draft_socket});
+  }
+  specs.push_back(std::move(gateway));
+  return specs;
+}
+
+}  // namespace tandem

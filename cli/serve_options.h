@@ -1,0 +1,50 @@
+// What `tandem serve` is told, and the three command lines that follow from it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/time/time.h"
+#include "cli/model_paths.h"
+#include "cli/supervisor.h"
+
+namespace tandem {
+
+struct ServeOptions {
+  std::string target;
+  std::string draft;
+  bool no_draft = false;
+  std::string device = "cpu";
+  std::string listen = "127.0.0.1:50051";
+  std::string metrics_listen = "127.0.0.1:9464";
+  std::string socket_dir;  // empty: a new one under the system's temporary folder
+  std::string target_kv = "q4";
+  std::string draft_kv = "q8";
+  int32_t context_tokens = 0;  // 0: the model's, at most 8192
+  int32_t kv_tokens = 0;       // positions of target KV in the pool; 0: 4 contexts
+  int32_t threads = 0;         // of each worker; 0: the machine's cores
+  int32_t max_running = 16;
+  int32_t max_waiting = 256;
+  std::string log_level = "info";
+  bool dry_run = false;
+};
+
+// Declares the options of `serve` on `command`.
+void AddServeOptions(CLI::App& command, ServeOptions& options);
+
+// What the workers will be given, resolved against the model files.
+struct ResolvedServe {
+  ModelPair models;
+  std::string socket_dir;
+  int32_t context_tokens = 0;
+  int32_t num_kv_pages = 0;
+  int32_t threads = 0;
+};
+
+// Target, draft (unless there is none) and gateway, in the order to start them.
+std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
+                                          const ResolvedServe& resolved);
+
+}  // namespace tandem

@@ -1,0 +1,38 @@
+// The memory that a configuration takes, before anything is loaded.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "cli/serve_options.h"
+
+namespace tandem {
+
+struct StartPlan {
+  ResolvedServe resolved;
+  int64_t target_bytes = 0;  // weights as packed
+  int64_t draft_bytes = 0;
+  int64_t workspace_bytes = 0;  // both workers, estimated
+  int64_t pool_bytes = 0;
+  int64_t page_bytes = 0;
+  int32_t page_positions = 0;   // of the target
+  int64_t available_bytes = 0;  // memory that is free now
+
+  int64_t spare_bytes() const {
+    return available_bytes - target_bytes - draft_bytes - workspace_bytes - pool_bytes;
+  }
+  // The lines shown before loading.
+  std::string ToString() const;
+};
+
+// Reads both files' metadata. INVALID_ARGUMENT for a file or a pair that cannot be
+// served (vocabularies that differ: names the first token), RESOURCE_EXHAUSTED with the
+// nearest setting that fits when memory is short. Creates the socket folder.
+absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options);
+
+// Tokens of draft and target must mean the same: INVALID_ARGUMENT with the first that
+// does not. Special tokens may be named differently: they are never drafted.
+absl::Status CheckPair(const std::string& target_path, const std::string& draft_path);
+
+}  // namespace tandem
