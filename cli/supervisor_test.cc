@@ -54,8 +54,8 @@ class SupervisorTest : public testing::Test {
 
 TEST_F(SupervisorTest, WaitsForAllToBeReadyAndStopsThem) {
   Supervisor supervisor =
-      Make({Script("target", absl::StrCat("echo noise; sleep 0.05; ", kReady, "sleep 100")),
-            Script("gateway", absl::StrCat(kReady, "sleep 100"))});
+      Make({Script("target", absl::StrCat("echo noise; sleep 0.05; ", kReady, "exec sleep 100")),
+            Script("gateway", absl::StrCat(kReady, "exec sleep 100"))});
   ASSERT_TRUE(supervisor.StartAndWaitReady(kLong).ok());
   EXPECT_EQ(Count(ProcessEvent::Kind::kReady), 2);
   supervisor.RequestStop();
@@ -67,7 +67,7 @@ TEST_F(SupervisorTest, AnErrorBeforeReadyIsFinalWithItsMessageAndCode) {
       Make({Script("target",
                    "echo '{\"event\":\"error\",\"exit_code\":3,\"message\":\"no file\"}'; "
                    "exit 3"),
-            Script("gateway", absl::StrCat(kReady, "sleep 100"))});
+            Script("gateway", absl::StrCat(kReady, "exec sleep 100"))});
   const absl::Status status = supervisor.StartAndWaitReady(kLong);
   EXPECT_EQ(status.message(), "no file");
   EXPECT_EQ(supervisor.exit_code(), kExitModelFile);
@@ -80,7 +80,7 @@ TEST_F(SupervisorTest, AProgramThatIsNotThereIsNamed) {
 }
 
 TEST_F(SupervisorTest, NotReadyInTimeIsAnError) {
-  Supervisor supervisor = Make({Script("target", "sleep 100")});
+  Supervisor supervisor = Make({Script("target", "exec sleep 100")});
   EXPECT_TRUE(absl::IsDeadlineExceeded(supervisor.StartAndWaitReady(absl::Milliseconds(50))));
 }
 
@@ -88,9 +88,9 @@ TEST_F(SupervisorTest, ADeadProcessIsRestarted) {
   // Dies once, by a signal, then stays.
   const std::string mark = absl::StrCat(testing::TempDir(), "/restarted.", getpid());
   std::filesystem::remove(mark);
-  Supervisor supervisor =
-      Make({Script("draft", absl::StrCat(kReady, "if [ -e ", mark, " ]; then sleep 100; fi; touch ",
-                                         mark, "; kill -9 $$"))});
+  Supervisor supervisor = Make(
+      {Script("draft", absl::StrCat(kReady, "if [ -e ", mark, " ]; then exec sleep 100; fi; touch ",
+                                    mark, "; kill -9 $$"))});
   on_event_ = [&](const ProcessEvent& event) {
     if (event.kind == ProcessEvent::Kind::kReady && std::filesystem::exists(mark)) {
       supervisor.RequestStop();
@@ -111,7 +111,7 @@ TEST_F(SupervisorTest, AnEssentialProcessThatKeepsDyingIsACrashLoop) {
 
 TEST_F(SupervisorTest, ADraftThatKeepsDyingDoesNotStopTheOthers) {
   Supervisor supervisor =
-      Make({Script("target", absl::StrCat(kReady, "sleep 100")),
+      Make({Script("target", absl::StrCat(kReady, "exec sleep 100")),
             Script("draft", absl::StrCat(kReady, "sleep 0.01; exit 1"), /*is_essential=*/false)});
   on_event_ = [&](const ProcessEvent&) {
     if (Count(ProcessEvent::Kind::kDied) > options_.max_deaths + 2) supervisor.RequestStop();
@@ -122,7 +122,7 @@ TEST_F(SupervisorTest, ADraftThatKeepsDyingDoesNotStopTheOthers) {
 
 TEST_F(SupervisorTest, OneThatIgnoresTermIsKilledByASecondRequest) {
   Supervisor supervisor =
-      Make({Script("target", absl::StrCat("trap '' TERM; ", kReady, "while :; do sleep 1; done"))});
+      Make({Script("target", absl::StrCat("trap '' TERM; ", kReady, "exec sleep 100"))});
   ASSERT_TRUE(supervisor.StartAndWaitReady(kLong).ok());
   supervisor.RequestStop();
   supervisor.RequestStop();
