@@ -43,7 +43,7 @@ inline constexpr int32_t kMaxSparseIds = 256;
 // used_vocab_size on; end ids before min_tokens) are banned; repetition penalty (tokens of
 // prompt and output), presence and frequency penalty (of the output); logit_bias (-100 or
 // less bans); temperature; then top_k, top_p of what top_k left, min_p of the likeliest.
-// Equal logits are ordered by id, the lowest first.
+// Equal logits are ordered by id, the lowest first. (Hugging Face's order.)
 //
 // Rows may be overwritten. Not thread-safe.
 class TokenSampler {
@@ -53,14 +53,16 @@ class TokenSampler {
 
   const SamplingParams& params() const { return params_; }
   int32_t vocab_size() const { return vocab_size_; }
+  // Ids from here on are never chosen.
+  int32_t num_ids() const { return num_ids_; }
 
   // The history: prompt and output up to the token to be chosen, whose position is
-  // therefore length(). A worker that is sent a step truncates to its start_position
+  // therefore length(). A worker that is sent a step rewinds to its start_position
   // and appends its tokens; ids outside the vocabulary are kept and not counted.
   int32_t length() const { return static_cast<int32_t>(history_.size()); }
   void Append(absl::Span<const int32_t> token_ids);
   // Drops the tokens from `length` on. Requires 0 <= length <= length().
-  void Truncate(int32_t length);
+  void Rewind(int32_t length);
 
   // The token at position length(): argmax when temperature is 0; COUPLED: argmax of
   // logit + Gumbel noise keyed by (seed, position, id); REJECTION: a draw keyed by (seed,
@@ -68,15 +70,24 @@ class TokenSampler {
   // finite, FAILED_PRECONDITION when no id is left to choose from.
   absl::StatusOr<int32_t> Sample(absl::Span<float> logits, SamplerScratch* scratch) const;
 
-  // The steps of Sample, for verify.h and tests.
+  // The steps of Sample, for verify.h and tests. Errors as Sample.
 
-  // Bans, penalties and bias; touches only the ids concerned.
-  void ApplyPenalties(absl::Span<float> logits) const;
+  // Bans, penalties and bias; touches only the ids concerned. Ids that are never chosen
+  // are cut off: the rest of the row is returned.
+  absl::StatusOr<absl::Span<float>> ApplyPenalties(absl::Span<float> logits) const;
 
-  // Divides processed logits by the temperature, truncates, and leaves in
-  // scratch->candidates what is left, in no particular order, the likeliest first.
-  // Requires temperature > 0. Errors as Sample.
-  absl::Status Truncation(absl::Span<float> logits, SamplerScratch* scratch) const;
+  // Divides what ApplyPenalties returned by the temperature, relative to its maximum, so
+  // that the likeliest is 0. Requires temperature > 0, as the next two do.
+  absl::Status ApplyTemperature(absl::Span<float> row) const;
+
+  // Leaves in scratch->candidates what top_k, top_p and min_p keep of a scaled row, at most
+  // the `max_candidates` likeliest; the likeliest first, the others in no particular order.
+  void Truncate(absl::Span<const float> scaled, int32_t max_candidates,
+                SamplerScratch* scratch) const;
+
+  // All three, then exp: the row becomes weights of the target's distribution, 0 for what
+  // is never chosen. Not normalized.
+  absl::Status ToWeights(absl::Span<float> logits, SamplerScratch* scratch) const;
 
   // Whether top_k, top_p or min_p may drop ids.
   bool truncates() const;
@@ -88,24 +99,20 @@ class TokenSampler {
     int32_t output = 0;  // from prompt_tokens on
   };
 
-  void Count(int32_t position, int32_t id, int32_t by);
+  void Count(int32_t position, int32_t by);
+  int32_t SampleGumbel(absl::Span<const float> scaled, SamplerScratch* scratch) const;
+  int32_t SampleGumbelOf(absl::Span<const TokenCandidate> candidates) const;
 
   SamplingParams params_;
   int32_t vocab_size_;
+  int32_t num_ids_;
   bool has_penalties_;
   std::vector<int32_t> history_;
   absl::flat_hash_map<int32_t, Counts> counts_;  // only with penalties
 };
 
-// Index of the largest value, the lowest of equals; -1 when none is above -infinity (NaN
-// counts as less than everything).
-int32_t ArgMax(absl::Span<const float> logits);
-
 // log softmax(logits)[token_id] of a raw row, before Sample overwrites it, and the
 // num_top likeliest. Requires token_id inside the row.
 TokenLogprob RawLogprob(absl::Span<const float> logits, int32_t token_id, int32_t num_top);
-
-// sum over ids of exp(logits - max); vectorized, the same on every machine.
-double SumExp(absl::Span<const float> logits, float max);
 
 }  // namespace tandem

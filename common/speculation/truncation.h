@@ -1,0 +1,25 @@
+// top_k and top_p over candidates, without sorting them all.
+#pragma once
+
+#include <vector>
+
+#include "common/speculation/sampler.h"
+
+namespace tandem {
+
+// The order of all choices: by falling logit, equal ones by rising id.
+inline bool ComesBefore(const TokenCandidate& a, const TokenCandidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
+
+// Keeps the first `count` in that order. Linear time.
+void KeepTopK(int32_t count, std::vector<TokenCandidate>* candidates);
+
+// Keeps the shortest beginning in that order whose weights exp(logit) sum up to `aim`, at
+// least one; all when they sum to less. Linear time on average.
+void KeepTopP(double aim, std::vector<TokenCandidate>* candidates);
+
+// sum of exp(logit).
+double SumWeights(const std::vector<TokenCandidate>& candidates);
+
+}  // namespace tandem

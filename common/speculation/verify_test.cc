@@ -1,0 +1,199 @@
+// Output with drafts equals output without, whatever the drafts are.
+#include "common/speculation/verify.h"
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "common/speculation/fake_language_model.h"
+#include "gtest/gtest.h"
+
+namespace tandem {
+namespace {
+
+constexpr int32_t kVocab = 50;
+constexpr int32_t kOutputTokens = 60;
+
+SamplingParams RandomParams(std::mt19937* random, bool greedy) {
+  const auto uniform = [&](float a, float b) {
+    return std::uniform_real_distribution<float>(a, b)(*random);
+  };
+  SamplingParams params;
+  params.seed = (*random)();
+  params.prompt_tokens = 3;
+  params.min_tokens = 10;
+  params.end_token_ids = {1, 2};
+  if (!greedy) {
+    params.temperature = uniform(0.2f, 2.0f);
+    if ((*random)() % 2 == 0) params.top_k = 1 + static_cast<int32_t>((*random)() % kVocab);
+    if ((*random)() % 2 == 0) params.top_p = uniform(0.3f, 1.0f);
+    if ((*random)() % 2 == 0) params.min_p = uniform(0.0f, 0.3f);
+  }
+  if ((*random)() % 2 == 0) params.repetition_penalty = uniform(0.8f, 2.0f);
+  if ((*random)() % 2 == 0) params.presence_penalty = uniform(-1.0f, 2.0f);
+  if ((*random)() % 2 == 0) params.frequency_penalty = uniform(-1.0f, 2.0f);
+  if ((*random)() % 2 == 0) params.logit_bias = {{5, 2.0f}, {6, -100.0f}};
+  if ((*random)() % 2 == 0) params.used_vocab_size = kVocab - 7;
+  return params;
+}
+
+const std::vector<int32_t>& Prompt() {
+  static const std::vector<int32_t>* const prompt = new std::vector<int32_t>{4, 8, 15};
+  return *prompt;
+}
+
+// One token at a time, each by a sampler made for it alone.
+std::vector<int32_t> PlainOutput(const SamplingParams& params) {
+  const FakeLanguageModel target;
+  std::vector<int32_t> tokens = Prompt();
+  SamplerScratch scratch;
+  for (int32_t i = 0; i < kOutputTokens; ++i) {
+    TokenSampler sampler(params, kVocab);
+    sampler.Append(tokens);
+    std::vector<float> logits(kVocab);
+    target.Logits(FakeLanguageModel::StateOf(tokens), absl::MakeSpan(logits));
+    tokens.push_back(sampler.Sample(absl::MakeSpan(logits), &scratch).value());
+  }
+  return tokens;
+}
+
+// Drafts by another model with the target's noise, as a draft worker makes them.
+std::vector<int32_t> DraftTokens(TokenSampler* drafter, const std::vector<int32_t>& tokens,
+                                 const FakeLanguageModel& model, int32_t num_draft_tokens) {
+  SamplerScratch scratch;
+  std::vector<int32_t> drafts;
+  uint64_t state = FakeLanguageModel::StateOf(tokens);
+  drafter->Rewind(0);
+  drafter->Append(tokens);
+  for (int32_t i = 0; i < num_draft_tokens; ++i) {
+    std::vector<float> logits(kVocab);
+    model.Logits(state, absl::MakeSpan(logits));
+    drafts.push_back(
+        ProposeToken(drafter, absl::MakeSpan(logits), i % 2 == 0, nullptr, &scratch)->token_id);
+    state = FakeLanguageModel::Extend(state, drafts.back());
+  }
+  return drafts;
+}
+
+struct SpeculativeRun {
+  std::vector<int32_t> tokens;
+  int32_t num_draft_tokens = 0;
+  int32_t num_accepted = 0;
+};
+
+SpeculativeRun SpeculativeOutput(const SamplingParams& params, double agreement,
+                                 std::mt19937* random) {
+  const FakeLanguageModel target;
+  const FakeLanguageModel draft(/*salt=*/1, agreement);
+  SpeculativeRun run{.tokens = Prompt()};
+  TokenSampler sampler(params, kVocab);
+  TokenSampler drafter(params, kVocab);
+  sampler.Append(run.tokens);
+  SamplerScratch scratch;
+  while (static_cast<int32_t>(run.tokens.size()) < 3 + kOutputTokens) {
+    const std::vector<int32_t> drafts =
+        DraftTokens(&drafter, run.tokens, draft, static_cast<int32_t>((*random)() % 9));
+    std::vector<float> logits(kVocab);
+    std::vector<int32_t> history = run.tokens;
+    const auto row = [&](int32_t i) {
+      if (i > 0) history.push_back(drafts[i - 1]);
+      target.Logits(FakeLanguageModel::StateOf(history), absl::MakeSpan(logits));
+      return absl::MakeSpan(logits);
+    };
+    const VerifyOutcome outcome = VerifyDraft(&sampler, row, drafts, {}, &scratch).value();
+    run.tokens.insert(run.tokens.end(), drafts.begin(), drafts.begin() + outcome.num_accepted);
+    EXPECT_EQ(sampler.length(), static_cast<int32_t>(run.tokens.size()));
+    run.tokens.push_back(outcome.next_token_id);
+    sampler.Append({outcome.next_token_id});
+    run.num_draft_tokens += static_cast<int32_t>(drafts.size());
+    run.num_accepted += outcome.num_accepted;
+  }
+  run.tokens.resize(3 + kOutputTokens);
+  return run;
+}
+
+TEST(VerifyDraftTest, OutputWithDraftsEqualsPlainOutputGreedyAndCoupled) {
+  std::mt19937 random(1);
+  for (int32_t trial = 0; trial < 300; ++trial) {
+    const SamplingParams params = RandomParams(&random, /*greedy=*/trial % 3 == 0);
+    const double agreement = (trial % 5) / 4.0;
+    const SpeculativeRun run = SpeculativeOutput(params, agreement, &random);
+    ASSERT_EQ(run.tokens, PlainOutput(params)) << "trial " << trial;
+    if (agreement == 1.0) {  // the same model with the same noise is always right
+      EXPECT_EQ(run.num_accepted, run.num_draft_tokens);
+    }
+  }
+}
+
+TEST(VerifyDraftTest, GreedyTiesAndUnderstandsRejectionAsGreedy) {
+  SamplingParams params{.rule = AcceptanceRule::kRejection};
+  TokenSampler sampler(params, 4);
+  SamplerScratch scratch;
+  std::vector<float> logits;
+  const auto row = [&](int32_t) {
+    logits = {0.0f, 2.0f, 2.0f, 1.0f};
+    return absl::MakeSpan(logits);
+  };
+  const VerifyOutcome outcome = VerifyDraft(&sampler, row, {1, 1, 2, 1}, {}, &scratch).value();
+  EXPECT_EQ(outcome.num_accepted, 2);
+  EXPECT_EQ(outcome.next_token_id, 1);
+}
+
+TEST(VerifyDraftTest, LogprobsAreOfTheRawRowAtEveryCommittedToken) {
+  SamplingParams params{.temperature = 0.7f, .top_k = 2, .repetition_penalty = 1.7f};
+  params.logprobs = true;
+  params.top_logprobs = 3;
+  TokenSampler sampler(params, 4);
+  SamplerScratch scratch;
+  std::vector<float> logits;
+  const auto row = [&](int32_t) {
+    logits = {0.0f, 9.0f, 2.0f, 1.0f};
+    return absl::MakeSpan(logits);
+  };
+  const VerifyOutcome outcome = VerifyDraft(&sampler, row, {1, 3}, {}, &scratch).value();
+  ASSERT_EQ(outcome.num_accepted, 1);
+  ASSERT_EQ(outcome.logprobs.size(), 2u);
+  const double log_sum = std::log(std::exp(0.0) + std::exp(9.0) + std::exp(2.0) + std::exp(1.0));
+  EXPECT_NEAR(outcome.logprobs[0].logprob, 9.0 - log_sum, 1e-5);
+  ASSERT_EQ(outcome.logprobs[0].top.size(), 3u);
+  EXPECT_EQ(outcome.logprobs[0].top[2].first, 3);
+}
+
+TEST(VerifyDraftTest, AnErrorLeavesTheHistoryAsItWas) {
+  TokenSampler sampler({}, 2);
+  sampler.Append({0, 1});
+  SamplerScratch scratch;
+  std::vector<float> logits;
+  const auto row = [&](int32_t i) {
+    logits = {1.0f, i == 0 ? 0.0f : std::numeric_limits<float>::infinity()};
+    return absl::MakeSpan(logits);
+  };
+  EXPECT_EQ(VerifyDraft(&sampler, row, {0, 0}, {}, &scratch).status().code(),
+            absl::StatusCode::kInternal);
+  EXPECT_EQ(sampler.length(), 2);
+}
+
+TEST(ProposeTokenTest, ProbabilitiesAreOfTheDraftsOwnDistribution) {
+  const double total = std::exp(1.0) + std::exp(3.0) + std::exp(2.0);
+  SamplerScratch scratch;
+  TokenSampler greedy({}, 3);
+  std::vector<float> logits = {1.0f, 3.0f, 2.0f};
+  Proposal proposal =
+      ProposeToken(&greedy, absl::MakeSpan(logits), true, nullptr, &scratch).value();
+  EXPECT_EQ(proposal.token_id, 1);
+  EXPECT_NEAR(proposal.prob, std::exp(3.0) / total, 1e-6);
+  EXPECT_EQ(greedy.length(), 1);
+  for (int32_t seed = 0; seed < 20; ++seed) {
+    SamplingParams params{.temperature = 0.5f, .top_k = 2, .seed = static_cast<uint64_t>(seed)};
+    TokenSampler sampler(params, 3);
+    logits = {1.0f, 3.0f, 2.0f};
+    proposal = ProposeToken(&sampler, absl::MakeSpan(logits), true, nullptr, &scratch).value();
+    const double top = 1.0 / (1.0 + std::exp(-2.0));
+    EXPECT_NEAR(proposal.top_prob, top, 1e-6);
+    EXPECT_NEAR(proposal.prob, proposal.token_id == 1 ? top : 1.0 - top, 1e-6);
+  }
+}
+
+}  // namespace
+}  // namespace tandem
