@@ -50,7 +50,9 @@ class Executor {
   virtual const KvLayout& kv_layout() const = 0;
 
   // Uses the pages of `memory` from now on. INVALID_ARGUMENT when a page of it is
-  // smaller than one page of kv_layout().
+  // smaller than one page of kv_layout(). An executor that was loaded with 0 positions
+  // per page (the draft, which does not know the target's pages before) takes the largest
+  // multiple of 8 that fits, anew at each call; INVALID_ARGUMENT when not even 8 do.
   virtual absl::Status AttachKv(const KvMemory& memory) = 0;
 
   // Runs the step. INVALID_ARGUMENT beyond the limits, with ids out of the vocabulary
