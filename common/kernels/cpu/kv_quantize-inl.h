@@ -1,0 +1,138 @@
+// Quantizes blocks of 32 K or V values, for every SIMD target.
+#if defined(TANDEM_KERNELS_CPU_KV_QUANTIZE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TANDEM_KERNELS_CPU_KV_QUANTIZE_INL_H_
+#undef TANDEM_KERNELS_CPU_KV_QUANTIZE_INL_H_
+#else
+#define TANDEM_KERNELS_CPU_KV_QUANTIZE_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "common/kernels/cpu/kv_region.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tandem::cpu::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr float kF16Max = 65504.0f;
+
+// At most a block (32 values) in a vector, whatever the target.
+using FloatTag = hn::CappedTag<float, kKvBlock>;
+
+// The bits of `value` rounded to f16, clamped to its finite range.
+HWY_INLINE uint16_t F16Bits(float value) {
+  const hn::CappedTag<float, 1> d;
+  const hn::Rebind<hwy::float16_t, decltype(d)> d16;
+  const auto clamped = hn::Clamp(hn::Set(d, value), hn::Set(d, -kF16Max), hn::Set(d, kF16Max));
+  hwy::float16_t half;
+  hn::Store(hn::DemoteTo(d16, clamped), d16, &half);
+  uint16_t bits;
+  std::memcpy(&bits, &half, sizeof(bits));
+  return bits;
+}
+
+HWY_INLINE float FloatFromF16Bits(uint16_t bits) {
+  const hn::CappedTag<float, 1> d;
+  const hn::Rebind<hwy::float16_t, decltype(d)> d16;
+  hwy::float16_t half;
+  std::memcpy(&half, &bits, sizeof(bits));
+  return hn::GetLane(hn::PromoteTo(d, hn::Load(d16, &half)));
+}
+
+HWY_INLINE float AbsMax(const float* HWY_RESTRICT x) {
+  const FloatTag d;
+  auto largest = hn::Zero(d);
+  for (size_t i = 0; i < kKvBlock; i += hn::Lanes(d)) {
+    largest = hn::Max(largest, hn::Abs(hn::LoadU(d, x + i)));
+  }
+  return hn::GetLane(hn::MaxOfLanes(d, largest));
+}
+
+// Codes in [-127, 127]; returns the bits of the scale, value = code / 128 * scale.
+HWY_INLINE uint16_t Quantize8(const float* HWY_RESTRICT x, int32_t* HWY_RESTRICT codes) {
+  const FloatTag d;
+  const hn::RebindToSigned<FloatTag> di;
+  const uint16_t bits = F16Bits(AbsMax(x) * (128.0f / 127));
+  const float scale = FloatFromF16Bits(bits);
+  const auto inverse = hn::Set(d, scale > 0.0f ? 128.0f / scale : 0.0f);
+  const auto low = hn::Set(d, -127.0f);
+  const auto high = hn::Set(d, 127.0f);
+  for (size_t i = 0; i < kKvBlock; i += hn::Lanes(d)) {
+    const auto scaled = hn::Mul(hn::LoadU(d, x + i), inverse);
+    hn::StoreU(hn::NearestInt(hn::Clamp(scaled, low, high)), di, codes + i);
+  }
+  return bits;
+}
+
+// What a 4-bit quantization with one candidate scale gives.
+struct Fit4 {
+  float error = 0.0f;  // sum of squared differences
+  float refit = 0.0f;  // the scale that is best for the same codes
+};
+
+// Chooses the nearest level of each value under `scale`, not zero.
+HWY_INLINE Fit4 Assign4(const float* HWY_RESTRICT x, float scale, int32_t* HWY_RESTRICT codes) {
+  const FloatTag d;
+  const hn::RebindToSigned<FloatTag> di;
+  const auto inverse = hn::Set(d, 1.0f / (scale * kCodebookUnit));
+  const auto unit = hn::Set(d, scale * kCodebookUnit);
+  auto error = hn::Zero(d);
+  auto product = hn::Zero(d);
+  auto square = hn::Zero(d);
+  for (size_t i = 0; i < kKvBlock; i += hn::Lanes(d)) {
+    const auto value = hn::LoadU(d, x + i);
+    const auto scaled = hn::Mul(value, inverse);
+    auto code = hn::Zero(di);
+    auto level = hn::Set(d, kCodebook[0]);
+    for (int32_t j = 1; j < 16; ++j) {
+      const auto above = hn::Gt(scaled, hn::Set(d, 0.5f * (kCodebook[j - 1] + kCodebook[j])));
+      level = hn::IfThenElse(above, hn::Set(d, kCodebook[j]), level);
+      code = hn::IfThenElse(hn::RebindMask(di, above), hn::Set(di, j), code);
+    }
+    hn::StoreU(code, di, codes + i);
+    const auto difference = hn::NegMulAdd(level, unit, value);
+    error = hn::MulAdd(difference, difference, error);
+    product = hn::MulAdd(value, level, product);
+    square = hn::MulAdd(level, level, square);
+  }
+  const float sum = hn::GetLane(hn::SumOfLanes(d, product));
+  const float norm = hn::GetLane(hn::SumOfLanes(d, square));  // > 0: no level is zero
+  return {.error = hn::GetLane(hn::SumOfLanes(d, error)), .refit = sum / (norm * kCodebookUnit)};
+}
+
+// Codes in [0, 16); returns the bits of the scale. Tries scales of both signs (the
+// levels reach further on the negative side) around the one that just fits the largest
+// value, and for each the least-squares scale of the codes it led to.
+HWY_INLINE uint16_t Quantize4(const float* HWY_RESTRICT x, int32_t* HWY_RESTRICT codes) {
+  constexpr float kFactors[] = {0.95f, -0.95f, 1.1f, -1.1f, 1.25f, -1.25f};
+  const float largest = AbsMax(x);
+  uint16_t best_bits = 0;
+  float best_error = 0.0f;
+  for (size_t i = 0; i < kKvBlock; ++i) best_error += x[i] * x[i];
+  for (size_t i = 0; i < kKvBlock; ++i) codes[i] = 0;
+  for (const float factor : kFactors) {
+    float candidate = largest * factor;
+    for (int round = 0; round < 2; ++round) {
+      const uint16_t bits = F16Bits(candidate);
+      const float scale = FloatFromF16Bits(bits);
+      if (!(scale * scale > 0.0f)) break;  // a block of zeros, or of NaN
+      int32_t trial[kKvBlock];
+      const Fit4 fit = Assign4(x, scale, trial);
+      if (fit.error < best_error) {
+        best_error = fit.error;
+        best_bits = bits;
+        std::memcpy(codes, trial, sizeof(trial));
+      }
+      candidate = fit.refit;
+    }
+  }
+  return best_bits;
+}
+
+}  // namespace tandem::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // TANDEM_KERNELS_CPU_KV_QUANTIZE_INL_H_
