@@ -1,0 +1,72 @@
+// The sequences a worker has KV for, and the checks of what it is told about them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/ids.h"
+#include "common/kv/pool_control.h"
+#include "common/speculation/sampler.h"
+#include "common/worker/step.h"
+
+namespace tandem::worker {
+
+// One sequence. Between steps the sampler's history is what is in the KV pages.
+struct Sequence {
+  Sequence(SamplingParams params, int32_t vocab_size) : sampler(std::move(params), vocab_size) {}
+
+  TokenSampler sampler;
+  std::vector<int32_t> page_table;    // page numbers, as the executor takes them
+  std::vector<uint32_t> generations;  // of each, when it was told to us
+  absl::Status open_status;           // not OK: its sampling cannot be used
+};
+
+struct SequenceLimits {
+  int32_t vocab_size = 0;
+  int32_t max_positions = 0;
+  int32_t positions_per_page = 0;
+  int32_t max_sequences = 1024;
+};
+
+// All that comes in is checked here, before anything of it is used: the other side may
+// be of another build, or broken. Not thread-safe.
+class SequenceTable {
+ public:
+  explicit SequenceTable(const SequenceLimits& limits) : limits_(limits) {}
+
+  // Sampling that cannot be used is remembered and reported with the sequence's steps. A
+  // sequence that is open already starts anew. RESOURCE_EXHAUSTED beyond max_sequences.
+  absl::Status Open(const OpenSequence& open);
+  // Unknown ids are ignored.
+  void Release(SequenceId sequence) { sequences_.erase(sequence); }
+  void Clear() { sequences_.clear(); }
+  int32_t size() const { return static_cast<int32_t>(sequences_.size()); }
+
+  // Checks an entry, rewinds the sequence to its start_position, updates its pages and
+  // appends its token_ids to the history. `num_more` positions after them will be run
+  // too. When it fails the sequence is as before:
+  //   NOT_FOUND         it is not open
+  //   INVALID_ARGUMENT  ids, positions, pages or counts that cannot be
+  //   ABORTED           start_position is beyond what was run, or a page was handed on
+  // The result lives until the sequence is released.
+  absl::StatusOr<Sequence*> Begin(const SequenceStep& step, int32_t num_more,
+                                  const PoolControlView& pool);
+
+ private:
+  absl::Status CheckTokens(const SequenceStep& step, const Sequence& sequence,
+                           int32_t num_more) const;
+  absl::Status CheckPages(const SequenceStep& step, const Sequence& sequence, int64_t end_position,
+                          const PoolControlView& pool) const;
+
+  SequenceLimits limits_;
+  absl::flat_hash_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
+};
+
+// INVALID_ARGUMENT for numbers no sampler can work with.
+absl::Status CheckSampling(const SamplingParams& params);
+
+}  // namespace tandem::worker

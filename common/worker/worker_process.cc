@@ -1,0 +1,145 @@
+#include "common/worker/worker_process.h"
+
+#include <malloc.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <mutex>
+
+#include "nlohmann/json.hpp"
+
+namespace tandem::worker {
+namespace {
+
+void PrintLine(const nlohmann::json& event) {
+  // Bytes that are no UTF-8 (a path) must not throw.
+  std::string line = event.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  line.push_back('\n');
+  std::fwrite(line.data(), 1, line.size(), stdout);
+  std::fflush(stdout);
+}
+
+sigset_t StopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+void OnModelFileFault(int) {
+  static constexpr char kLine[] =
+      "{\"event\":\"error\",\"exit_code\":3,\"message\":\"the model file was shortened while it "
+      "was "
+      "read: load a file that nobody writes\"}\n";
+  if (write(STDOUT_FILENO, kLine, sizeof(kLine) - 1) < 0) {
+    // Nobody reads; the exit code says it too.
+  }
+  _exit(kExitModelFile);
+}
+
+}  // namespace
+
+void PrintProgress(int64_t done_bytes, int64_t total_bytes) {
+  PrintLine(
+      {{"event", "progress"}, {"phase", "load"}, {"done", done_bytes}, {"total", total_bytes}});
+}
+
+void PrintReady(const WorkerOptions& options, int64_t weight_bytes, int64_t pool_bytes) {
+  PrintLine({{"event", "ready"},
+             {"listen", options.listen},
+             {"weights_bytes", weight_bytes},
+             {"pool_bytes", pool_bytes}});
+}
+
+int PrintError(ExitCode code, const absl::Status& status) {
+  const std::string message(status.message());
+  std::fprintf(stderr, "error: %s\n", message.c_str());
+  PrintLine({{"event", "error"}, {"exit_code", static_cast<int>(code)}, {"message", message}});
+  return code;
+}
+
+void PrepareProcess() {
+  const sigset_t signals = StopSignals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGHUP, SIG_IGN);
+  umask(0077);
+  // Each arena keeps what its threads freed: two serve the few threads that allocate.
+  mallopt(M_ARENA_MAX, 2);
+  // What loading took goes back to the system and does not stay as a hole.
+  mallopt(M_MMAP_THRESHOLD, 256 << 10);
+  mallopt(M_TRIM_THRESHOLD, 1 << 20);
+}
+
+void DieWithParent() {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() == 1) _exit(kExitOk);
+}
+
+struct StopWaiter::State {
+  std::atomic<bool> is_armed = false;
+  std::atomic<bool> is_over = false;
+  std::atomic<bool> has_come = false;
+};
+
+StopWaiter::StopWaiter() : state_(std::make_unique<State>()) {
+  thread_ = std::thread([state = state_.get()] {
+    const sigset_t signals = StopSignals();
+    while (true) {
+      int signal = 0;
+      if (sigwait(&signals, &signal) != 0) continue;
+      if (state->is_over) return;
+      if (!state->is_armed || state->has_come) _exit(kExitOk);
+      state->has_come = true;
+      state->has_come.notify_all();
+    }
+  });
+}
+
+StopWaiter::~StopWaiter() {
+  state_->is_over = true;
+  pthread_kill(thread_.native_handle(), SIGTERM);
+  thread_.join();
+}
+
+void StopWaiter::Wait() { state_->has_come.wait(false); }
+
+void StopWaiter::Arm() { state_->is_armed = true; }
+
+ModelFileGuard::ModelFileGuard() {
+  struct sigaction action = {};
+  action.sa_handler = OnModelFileFault;
+  sigaction(SIGBUS, &action, nullptr);
+}
+
+ModelFileGuard::~ModelFileGuard() { signal(SIGBUS, SIG_DFL); }
+
+int64_t ResidentPrivateBytes() {
+  int64_t size = 0;
+  int64_t resident = 0;
+  int64_t shared = 0;
+  std::ifstream("/proc/self/statm") >> size >> resident >> shared;
+  return (resident - shared) * sysconf(_SC_PAGESIZE);
+}
+
+int64_t NewIncarnation() {
+  uint64_t number = 0;
+  if (getrandom(&number, sizeof(number), 0) != sizeof(number)) {
+    number = static_cast<uint64_t>(absl::ToUnixNanos(absl::Now())) * 0x9e3779b97f4a7c15;
+  }
+  return static_cast<int64_t>(number >> 2) + 1;
+}
+
+ExitCode ExitCodeOfLoad(const absl::Status& status) {
+  return absl::IsResourceExhausted(status) ? kExitMemory : kExitModelFile;
+}
+
+}  // namespace tandem::worker

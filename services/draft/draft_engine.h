@@ -1,0 +1,77 @@
+// Runs the small model: appends what is certain, then drafts.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/ipc/pool_exchange.h"
+#include "common/model/executor.h"
+#include "common/speculation/sampler.h"
+#include "common/worker/forward_runner.h"
+#include "common/worker/sequence_table.h"
+#include "common/worker/step.h"
+
+namespace tandem::draft {
+
+// Proposes: one pass appends the certain tokens of all sequences of a step, then one
+// pass for each further draft token, over all sequences that still draft. Knows no gRPC.
+// Not thread-safe.
+class DraftEngine {
+ public:
+  // `executor` is borrowed.
+  DraftEngine(Executor* executor, int32_t max_sequences)
+      : executor_(executor), max_sequences_(max_sequences), runner_(executor) {}
+
+  // Maps the pool handed out at `socket_path`, in place of an older one; all sequences
+  // are dropped. Idempotent for the pool that is attached. The result is the number of
+  // positions one of its pages holds. Errors as ConnectPool and Executor::AttachKv.
+  absl::StatusOr<int32_t> AttachPool(const std::string& socket_path, int64_t epoch,
+                                     absl::Duration timeout);
+
+  // What cannot be done for one sequence is its status, as in TargetEngine::Run; the whole
+  // step fails with FAILED_PRECONDITION before a pool is attached, and with ABORTED when
+  // it is of another one.
+  worker::ProposeStepResult Run(const worker::WorkerStep& step);
+
+  // The gateway is gone.
+  void DropSequences() {
+    if (table_ != nullptr) table_->Clear();
+  }
+  int32_t num_sequences() const { return table_ == nullptr ? 0 : table_->size(); }
+
+ private:
+  struct Entry {
+    worker::Sequence* sequence = nullptr;  // null: not part of this step
+    const worker::SequenceStep* step = nullptr;
+    int32_t certain_length = 0;  // of the history, before the drafts
+    int32_t next_token = 0;      // the draft token to run next
+    bool is_drafting = false;
+  };
+
+  absl::Status CheckPool(const worker::WorkerStep& step) const;
+  absl::Status Begin(const worker::SequenceStep& step, Entry& entry);
+  void Draft(Entry& entry, int32_t row, worker::ProposeResult& result);
+  // One pass over all entries that still draft; false when there is none.
+  bool RunDraftPass(worker::ProposeStepResult& result);
+  void End(Entry& entry, const worker::ProposeResult& result);
+
+  Executor* executor_;
+  int32_t max_sequences_;
+  worker::ForwardRunner runner_;
+  std::unique_ptr<SharedPool> pool_;
+  std::unique_ptr<worker::SequenceTable> table_;
+  SamplerScratch scratch_;
+  SparseDistribution distribution_;
+  absl::flat_hash_set<SequenceId> seen_;  // in this step
+  std::vector<Entry> entries_;            // of this step; memory kept
+  std::vector<worker::ForwardWork> works_;
+  std::vector<int32_t> work_entries_;  // entry of each work of a draft pass
+};
+
+}  // namespace tandem::draft
