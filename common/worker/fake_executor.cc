@@ -1,0 +1,111 @@
+#include "common/worker/fake_executor.h"
+
+#include <limits>
+
+#include "common/base/check.h"
+#include "common/base/status_macros.h"
+
+namespace tandem::worker {
+namespace {
+
+uint64_t Mix(uint64_t value) {  // the finalizer of splitmix64
+  value += 0x9e3779b97f4a7c15;
+  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9;
+  value = (value ^ (value >> 27)) * 0x94d049bb133111eb;
+  return value ^ (value >> 31);
+}
+
+float Unit(uint64_t hash) { return static_cast<float>(hash >> 40) / (1 << 24); }
+
+}  // namespace
+
+FakeExecutor::FakeExecutor(FakeExecutorOptions options) : options_(options) {
+  config_.name = "fake";
+  config_.vocab_size = options.vocab_size;
+  config_.context_length = options.limits.max_positions;
+  layout_ = {.num_layers = 1,
+             .num_kv_heads = 1,
+             .head_dim = 32,
+             .k_type = KvType::kF16,
+             .v_type = KvType::kF16,
+             .page_positions = options.page_positions};
+  logits_.resize(size_t(options.limits.max_logits_rows) * options.vocab_size);
+}
+
+absl::Status FakeExecutor::AttachKv(const KvMemory& memory) {
+  if (options_.page_positions == 0) {
+    layout_.page_positions =
+        static_cast<int32_t>(memory.page_bytes / layout_.position_bytes() / 8 * 8);
+  }
+  if (layout_.page_positions < 8 || memory.page_bytes < layout_.page_bytes()) {
+    return absl::InvalidArgumentError("the pool's pages are too small");
+  }
+  memory_ = memory;
+  return absl::OkStatus();
+}
+
+uint64_t* FakeExecutor::SlotOf(const StepSequence& sequence, int32_t position) {
+  const int32_t page = sequence.page_table[position / layout_.page_positions];
+  uint8_t* bytes = memory_.base + memory_.page_bytes * page +
+                   layout_.position_bytes() * (position % layout_.page_positions);
+  return reinterpret_cast<uint64_t*>(bytes);
+}
+
+absl::Status FakeExecutor::Check(absl::Span<const StepSequence> sequences) const {
+  int32_t num_tokens = 0;
+  int32_t num_rows = 0;
+  for (const StepSequence& sequence : sequences) {
+    const auto count = static_cast<int32_t>(sequence.token_ids.size());
+    num_tokens += count;
+    num_rows += sequence.num_logits;
+    const int32_t end = sequence.start_position + count;
+    if (count < 1 || sequence.num_logits > count || end > options_.limits.max_positions ||
+        end > static_cast<int32_t>(sequence.page_table.size()) * layout_.page_positions) {
+      return absl::InvalidArgumentError("a sequence of the pass cannot be");
+    }
+    for (const int32_t page : sequence.page_table) {
+      if (page < 0 || page >= memory_.num_pages) return absl::InvalidArgumentError("no such page");
+    }
+    for (const int32_t id : sequence.token_ids) {
+      if (id < 0 || id >= config_.vocab_size) return absl::InvalidArgumentError("no such token");
+      if (id == options_.failing_token) return absl::InternalError("the failing token");
+    }
+  }
+  if (num_tokens > options_.limits.max_step_tokens || num_rows > options_.limits.max_logits_rows) {
+    return absl::InvalidArgumentError("the pass is over the limits");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FakeExecutor::Forward(absl::Span<const StepSequence> sequences) {
+  ++num_forwards_;
+  num_rows_ = 0;
+  RETURN_IF_ERROR(Check(sequences));
+  for (const StepSequence& sequence : sequences) {
+    const auto count = static_cast<int32_t>(sequence.token_ids.size());
+    for (int32_t i = 0; i < count; ++i) {
+      const int32_t position = sequence.start_position + i;
+      const uint64_t before = position == 0 ? 0 : *SlotOf(sequence, position - 1);
+      const uint64_t hash = Mix(before ^ Mix(sequence.token_ids[i] + 1));
+      *SlotOf(sequence, position) = hash;
+      if (i < count - sequence.num_logits) continue;
+      FillRow(hash, sequence.token_ids[i], Logits(num_rows_++));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void FakeExecutor::FillRow(uint64_t hash, int32_t last_token, absl::Span<float> row) const {
+  for (size_t id = 0; id < row.size(); ++id) {
+    const uint64_t own = Mix(hash ^ Mix(id));
+    row[id] = 8.0f * Unit(own) + options_.disagreement * Unit(Mix(own));
+  }
+  if (last_token == options_.poison_token) row[1] = std::numeric_limits<float>::quiet_NaN();
+}
+
+absl::Span<float> FakeExecutor::Logits(int32_t row) {
+  TANDEM_CHECK(row >= 0 && row < options_.limits.max_logits_rows);
+  return absl::MakeSpan(logits_).subspan(size_t(row) * config_.vocab_size, config_.vocab_size);
+}
+
+}  // namespace tandem::worker

@@ -1,0 +1,54 @@
+// An executor for tests: no model, but logits that depend on every token before a row
+// and on the KV pages being right.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/model/executor.h"
+
+namespace tandem::worker {
+
+struct FakeExecutorOptions {
+  int32_t vocab_size = 50;
+  int32_t page_positions = 8;  // 0: what fits, at AttachKv
+  ExecutorLimits limits = {.max_step_tokens = 64, .max_logits_rows = 40, .max_positions = 200};
+  // How far the logits are from those of a fake with 0: a draft that is often right.
+  float disagreement = 0.0f;
+  // A row that follows this token is not finite; a pass with this token fails.
+  int32_t poison_token = -1;
+  int32_t failing_token = -1;
+};
+
+// The "KV" of a position is a hash of all tokens up to it, made from the hash in the page
+// slot before it: a wrong, stale or overwritten page changes everything after it.
+class FakeExecutor final : public Executor {
+ public:
+  explicit FakeExecutor(FakeExecutorOptions options = {});
+
+  const ModelConfig& config() const override { return config_; }
+  const ExecutorLimits& limits() const override { return options_.limits; }
+  const KvLayout& kv_layout() const override { return layout_; }
+  absl::Status AttachKv(const KvMemory& memory) override;
+  absl::Status Forward(absl::Span<const StepSequence> sequences) override;
+  absl::Span<float> Logits(int32_t row) override;
+  int64_t weight_bytes() const override { return 1; }
+  int64_t workspace_bytes() const override { return 2; }
+
+  int32_t num_forwards() const { return num_forwards_; }
+
+ private:
+  uint64_t* SlotOf(const StepSequence& sequence, int32_t position);
+  absl::Status Check(absl::Span<const StepSequence> sequences) const;
+  void FillRow(uint64_t hash, int32_t last_token, absl::Span<float> row) const;
+
+  FakeExecutorOptions options_;
+  ModelConfig config_;
+  KvLayout layout_;
+  KvMemory memory_;
+  std::vector<float> logits_;
+  int32_t num_rows_ = 0;
+  int32_t num_forwards_ = 0;
+};
+
+}  // namespace tandem::worker

@@ -1,0 +1,26 @@
+// What the draft tells about itself.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace tandem::draft {
+
+// The fields mean what they mean in proto/tandem/draft/v1.
+struct DraftInfo {
+  std::string model_name;
+  std::string quantization;
+  int64_t num_parameters = 0;
+  int32_t vocab_size = 0;
+  int32_t context_length = 0;
+  std::string kv_type;
+  std::string model_path;
+  int64_t weight_bytes = 0;
+  int64_t workspace_bytes = 0;
+  int32_t max_step_tokens = 0;
+  int32_t max_logits_rows = 0;
+  int64_t incarnation = 0;
+  std::string ring_name;
+};
+
+}  // namespace tandem::draft

@@ -1,0 +1,91 @@
+#include "services/draft/draft_service.h"
+
+#include <utility>
+
+#include "common/rpc/worker/grpc_transport.h"
+#include "common/rpc/worker/worker_server.h"
+#include "common/worker/ring_transport.h"
+#include "services/draft/service_messages.h"
+
+namespace tandem::draft {
+namespace {
+
+constexpr absl::Duration kAttachTimeout = absl::Seconds(5);
+
+absl::Status LoadingError() { return absl::UnavailableError("the model is being loaded"); }
+
+}  // namespace
+
+using worker::ToGrpcStatus;
+
+void DraftService::SetEngine(DraftEngine* engine, const DraftInfo& info) {
+  const std::scoped_lock lock(engine_mutex_, info_mutex_);
+  engine_ = engine;
+  info_ = info;
+  is_loaded_ = true;
+}
+
+bool DraftService::is_loaded() {
+  const std::lock_guard lock(info_mutex_);
+  return is_loaded_;
+}
+
+grpc::Status DraftService::GetInfo(grpc::ServerContext*, const v1::GetInfoRequest*,
+                                   v1::GetInfoResponse* response) {
+  DraftInfo info;
+  {
+    const std::lock_guard lock(info_mutex_);
+    if (!is_loaded_) return ToGrpcStatus(LoadingError());
+    info = info_;
+  }
+  ToMessage(info, response);
+  return grpc::Status::OK;
+}
+
+grpc::Status DraftService::AttachPool(grpc::ServerContext*, const v1::AttachPoolRequest* request,
+                                      v1::AttachPoolResponse* response) {
+  if (!is_loaded()) return ToGrpcStatus(LoadingError());
+  const std::lock_guard lock(engine_mutex_);
+  const absl::StatusOr<int32_t> positions =
+      engine_->AttachPool(request->pool_socket_path(), request->pool_epoch(), kAttachTimeout);
+  if (!positions.ok()) return ToGrpcStatus(positions.status());
+  response->set_positions_per_page(*positions);
+  return grpc::Status::OK;
+}
+
+grpc::Status DraftService::Propose(
+    grpc::ServerContext* context,
+    grpc::ServerReaderWriter<v1::ProposeResponse, v1::ProposeRequest>* stream) {
+  worker::GrpcTransport<v1::ProposeRequest, v1::ProposeResponse> transport(context, stream);
+  return ToGrpcStatus(Serve(transport));
+}
+
+void DraftService::ServeRing(std::unique_ptr<StepRing> ring) {
+  worker::RingTransport<v1::ProposeRequest, v1::ProposeResponse> transport(std::move(ring));
+  // A gateway that may not enter sees its ring close.
+  Serve(transport).IgnoreError();
+}
+
+absl::Status DraftService::Serve(Transport& transport) {
+  if (!is_loaded()) return LoadingError();
+  return worker::ServeSession(
+      gate_, transport,
+      [this](const v1::ProposeRequest& request, v1::ProposeResponse* response) {
+        Run(request, response);
+      },
+      [this] {
+        const std::lock_guard lock(engine_mutex_);
+        engine_->DropSequences();
+      });
+}
+
+void DraftService::Run(const v1::ProposeRequest& request, v1::ProposeResponse* response) {
+  absl::StatusOr<worker::WorkerStep> step = FromMessage(request);
+  if (!step.ok()) {
+    return ToMessage({.step_id = request.step_id(), .status = step.status()}, response);
+  }
+  const std::lock_guard lock(engine_mutex_);
+  ToMessage(engine_->Run(*step), response);
+}
+
+}  // namespace tandem::draft

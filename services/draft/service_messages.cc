@@ -1,0 +1,118 @@
+#include "services/draft/service_messages.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/worker/worker_process.h"
+
+namespace tandem::draft {
+namespace {
+
+SamplingParams FromMessage(const v1::Sampling& message) {
+  SamplingParams params = {
+      .temperature = message.temperature(),
+      .top_k = message.top_k(),
+      .top_p = message.top_p(),
+      .min_p = message.min_p(),
+      .repetition_penalty = message.repetition_penalty(),
+      .presence_penalty = message.presence_penalty(),
+      .frequency_penalty = message.frequency_penalty(),
+      .seed = message.seed(),
+      .rule = static_cast<AcceptanceRule>(message.rule()),
+      .prompt_tokens = message.prompt_tokens(),
+      .min_tokens = message.min_tokens(),
+      .end_token_ids = {message.end_token_ids().begin(), message.end_token_ids().end()},
+      .used_vocab_size = message.used_vocabulary_size(),
+  };
+  params.logit_bias.reserve(message.logit_bias_size());
+  for (const v1::LogitBias& bias : message.logit_bias()) {
+    params.logit_bias.emplace_back(bias.token_id(), bias.bias());
+  }
+  return params;
+}
+
+absl::StatusOr<worker::SequenceStep> FromMessage(const v1::SequenceStep& message) {
+  if (message.page_ids_size() != message.page_generations_size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sequence ", message.sequence_id(), " has ", message.page_ids_size(),
+                     " page_ids and ", message.page_generations_size(), " page_generations"));
+  }
+  worker::SequenceStep step = {
+      .sequence = SequenceId(message.sequence_id()),
+      .start_position = message.start_position(),
+      .token_ids = {message.token_ids().begin(), message.token_ids().end()},
+      .first_page = message.first_page(),
+      .draft_probs_slot = message.draft_probs_slot(),
+      .num_draft_tokens = message.draft_length(),
+      .min_confidence = message.min_confidence(),
+  };
+  step.pages.reserve(message.page_ids_size());
+  for (int i = 0; i < message.page_ids_size(); ++i) {
+    step.pages.push_back({PageId(message.page_ids(i)), message.page_generations(i)});
+  }
+  return step;
+}
+
+void ToMessage(const worker::ProposeResult& result, v1::SequenceResult* message) {
+  message->set_sequence_id(static_cast<int64_t>(result.sequence));
+  if (!result.status.ok()) {
+    message->set_error_code(static_cast<int32_t>(result.status.code()));
+    message->set_error_message(std::string(result.status.message()));
+    return;
+  }
+  message->mutable_draft_token_ids()->Add(result.draft_token_ids.begin(),
+                                          result.draft_token_ids.end());
+  message->mutable_draft_probs()->Add(result.draft_probs.begin(), result.draft_probs.end());
+}
+
+}  // namespace
+
+absl::StatusOr<worker::WorkerStep> FromMessage(const v1::ProposeRequest& request) {
+  worker::WorkerStep step = {.step_id = request.step_id(), .pool_epoch = request.pool_epoch()};
+  for (const v1::OpenSequence& open : request.open()) {
+    step.open.push_back({SequenceId(open.sequence_id()), FromMessage(open.sampling())});
+  }
+  for (const v1::SequenceStep& message : request.sequences()) {
+    absl::StatusOr<worker::SequenceStep> sequence = FromMessage(message);
+    if (!sequence.ok()) return sequence.status();
+    step.sequences.push_back(*std::move(sequence));
+  }
+  for (const int64_t id : request.release_sequence_ids()) step.release.push_back(SequenceId(id));
+  return step;
+}
+
+void ToMessage(const worker::ProposeStepResult& result, v1::ProposeResponse* response) {
+  response->set_step_id(result.step_id);
+  response->set_prefill_ns(absl::ToInt64Nanoseconds(result.prefill));
+  response->set_draft_ns(absl::ToInt64Nanoseconds(result.draft));
+  if (!result.status.ok()) {
+    response->set_error_code(static_cast<int32_t>(result.status.code()));
+    response->set_error_message(std::string(result.status.message()));
+    return;
+  }
+  for (const worker::ProposeResult& sequence : result.results) {
+    ToMessage(sequence, response->add_results());
+  }
+}
+
+void ToMessage(const DraftInfo& info, v1::GetInfoResponse* response) {
+  response->set_model_name(info.model_name);
+  response->set_architecture("llama");
+  response->set_quantization(info.quantization);
+  response->set_parameter_count(info.num_parameters);
+  response->set_vocabulary_size(info.vocab_size);
+  response->set_context_length_tokens(info.context_length);
+  response->set_device("cpu");
+  response->set_kv_type(info.kv_type);
+  response->set_model_path(info.model_path);
+  response->set_weights_bytes(info.weight_bytes);
+  response->set_workspace_bytes(info.workspace_bytes);
+  response->set_other_bytes(std::max<int64_t>(
+      0, worker::ResidentPrivateBytes() - info.weight_bytes - info.workspace_bytes));
+  response->set_max_step_tokens(info.max_step_tokens);
+  response->set_max_logits_rows(info.max_logits_rows);
+  response->set_incarnation(info.incarnation);
+  response->set_ring_name(info.ring_name);
+}
+
+}  // namespace tandem::draft
