@@ -1,0 +1,37 @@
+// How often drafts are accepted, by position in the draft.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace tandem {
+
+inline constexpr int32_t kMaxDraftTokens = 16;
+
+// Running estimate of P(draft token i is accepted | those before it were). A verify of
+// which n were kept says n times yes, once no at token n if there was one, and nothing
+// about the tokens after it: those are censored, not failures. Counts decay, so that it
+// follows a change within about 25 steps.
+class AcceptanceEstimate {
+ public:
+  // `prior_rate` in [0, 1] is what it starts from.
+  explicit AcceptanceEstimate(double prior_rate) : prior_rate_(prior_rate) {}
+
+  void Record(int32_t num_draft_tokens, int32_t num_accepted);
+  // Makes what was recorded count less, as when nothing was for long.
+  void Fade(double factor);
+
+  // Of any position, the prior included.
+  double rate() const;
+  // Of one position: few observations there lean on rate().
+  double Conditional(int32_t index) const;
+  // What another estimate, of all sequences, says now.
+  void set_prior_rate(double prior_rate) { prior_rate_ = prior_rate; }
+
+ private:
+  double prior_rate_;
+  std::array<double, kMaxDraftTokens> accepted_ = {};
+  std::array<double, kMaxDraftTokens> tried_ = {};
+};
+
+}  // namespace tandem

@@ -1,0 +1,287 @@
+#include "common/speculation/controller.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace tandem {
+namespace {
+
+// A request may lose this share of its time by drafting, plus the start: what the first
+// drafts may cost, in plain steps, before anything is known of this text.
+constexpr double kIncome = 0.018;
+constexpr double kStartingBalance = 1.2;
+// What was won may be risked again; not all of it, so that a change of text is noticed.
+constexpr double kLargestBalance = 12.0;
+// A draft may cost this many plain steps more than the balance if nothing is kept.
+constexpr double kOverdraft = 0.75;
+
+constexpr int32_t kFirstProbeInterval = 8;
+constexpr int32_t kLastProbeInterval = 128;
+constexpr int32_t kProbeTokens = 2;
+// What was learned long ago should not outvote a probe.
+constexpr double kProbeFade = 0.6;
+
+// A plain step is run now and then to measure what the others are compared with; one in
+// this many costs well below 1 %.
+constexpr int32_t kCalibrationInterval = 400;
+
+// A looked-up draft is taken when it promises this share of the draft model's tokens.
+constexpr double kLookupPreference = 0.8;
+
+bool IsAutomatic(const DraftRequest& request) {
+  return request.min_tokens == 0 && request.max_tokens > 0;
+}
+
+}  // namespace
+
+SourceAcceptance::SourceAcceptance()
+    : estimates_{AcceptanceEstimate(0.7), AcceptanceEstimate(0.35), AcceptanceEstimate(0.6),
+                 AcceptanceEstimate(0.8)} {}
+
+const AcceptanceEstimate& SourceAcceptance::Of(DraftSource source, int32_t match_length) const {
+  if (source != DraftSource::kLookup) return estimates_[0];
+  return estimates_[match_length < 4 ? 1 : match_length < 8 ? 2 : 3];
+}
+
+AcceptanceEstimate& SourceAcceptance::Of(DraftSource source, int32_t match_length) {
+  return const_cast<AcceptanceEstimate&>(std::as_const(*this).Of(source, match_length));
+}
+
+void SourceAcceptance::SetPriors(const SourceAcceptance& all) {
+  for (size_t i = 0; i < estimates_.size(); ++i) {
+    estimates_[i].set_prior_rate(all.estimates_[i].rate());
+  }
+}
+
+DraftPlanner::Prospect DraftPlanner::ProspectOf(const DraftRequest& request,
+                                                int32_t num_sequences) const {
+  Prospect prospect{.request = &request, .draft = {}, .lookup = {}};
+  const bool bounded = IsAutomatic(request) && costs_.knows_verify();
+  if (bounded && request.state->balance < 0.0) return prospect;
+  const auto affordable = [&](DraftSource source, int32_t length) {
+    if (!bounded) return true;
+    const double loss = costs_.Verify(num_sequences + length) - costs_.Verify(num_sequences) +
+                        (source == DraftSource::kDraft ? costs_.Propose(num_sequences, length) : 0);
+    return loss <= request.state->balance + kOverdraft * costs_.Verify(num_sequences);
+  };
+  const auto survival = [&](DraftSource source) {
+    const AcceptanceEstimate& estimate = request.state->acceptance.Of(source, request.match.length);
+    Survival result;
+    double survives = 1.0;
+    while (result.size < std::min(request.max_tokens, int32_t{kMaxDraftTokens}) &&
+           affordable(source, result.size + 1)) {
+      survives *= estimate.Conditional(result.size);
+      result.probs[result.size++] = survives;
+    }
+    return result;
+  };
+  if (request.allow_draft && request.draft_unavailable.empty()) {
+    prospect.draft = survival(DraftSource::kDraft);
+  }
+  if (request.allow_lookup && request.match.length > 0) {
+    prospect.lookup = survival(DraftSource::kLookup);
+  }
+  return prospect;
+}
+
+DraftPlan DraftPlanner::PlanOne(const Prospect& prospect, int32_t depth, double least_survival,
+                                double* tokens) {
+  const DraftRequest& request = *prospect.request;
+  const auto length_and_gain = [&](const Survival& survival) {
+    std::pair<int32_t, double> result = {0, 0.0};
+    for (int32_t i = 0; i < survival.size; ++i) {
+      const bool chosen = i < depth && survival.probs[i] >= least_survival;
+      if (!chosen && i >= request.min_tokens) break;
+      result.second += survival.probs[i];
+      ++result.first;
+    }
+    return result;
+  };
+  const auto [lookup_length, lookup_gain] = length_and_gain(prospect.lookup);
+  const auto [draft_length, draft_gain] = length_and_gain(prospect.draft);
+  *tokens += 1.0;
+  DraftPlan plan;
+  if (lookup_length > 0 && lookup_gain >= kLookupPreference * draft_gain) {
+    plan.source = DraftSource::kLookup;
+    plan.num_draft_tokens = lookup_length;
+    plan.match_length = request.match.length;
+    *tokens += lookup_gain;
+  } else if (draft_length > 0) {
+    plan.source = DraftSource::kDraft;
+    plan.num_draft_tokens = draft_length;
+    *tokens += draft_gain;
+  }
+  return plan;
+}
+
+DraftPlanner::StepPlan DraftPlanner::PlanAtDepth(const std::vector<Prospect>& prospects,
+                                                 int32_t num_prefill_tokens, int32_t depth,
+                                                 double least_survival) const {
+  StepPlan step;
+  int32_t num_rows = num_prefill_tokens;
+  int32_t num_drafting = 0;
+  int32_t longest = 0;
+  for (const Prospect& prospect : prospects) {
+    step.plans.push_back(PlanOne(prospect, depth, least_survival, &step.tokens));
+    const DraftPlan& plan = step.plans.back();
+    num_rows += 1 + plan.num_draft_tokens;
+    if (plan.source == DraftSource::kDraft) {
+      ++num_drafting;
+      longest = std::max(longest, plan.num_draft_tokens);
+      step.seconds += prospect.request->num_missing_tokens * costs_.DraftPrefillToken();
+    }
+  }
+  step.seconds += costs_.Verify(num_rows) + costs_.Propose(num_drafting, longest);
+  return step;
+}
+
+std::string_view DraftPlanner::BypassReason(const DraftRequest& request) const {
+  if (!request.allow_draft && !request.allow_lookup) return bypass::kOff;
+  if (request.max_tokens == 0) return bypass::kLastToken;
+  if (!request.allow_draft)
+    return request.match.length > 0 ? bypass::kNotWorthIt : bypass::kNoMatch;
+  if (!request.draft_unavailable.empty()) return request.draft_unavailable;
+  return bypass::kNotWorthIt;
+}
+
+bool DraftPlanner::TryProbe(const DraftRequest& request, int32_t num_sequences,
+                            DraftPlan* plan) const {
+  const SequenceDraftState& state = *request.state;
+  if (!IsAutomatic(request) || state.steps_until_probe > 0) return false;
+  const bool by_lookup = request.allow_lookup && request.match.length > 0;
+  const bool by_draft = request.allow_draft && request.draft_unavailable.empty();
+  if (!by_lookup && !by_draft) return false;
+  const int32_t length = std::min(kProbeTokens, request.max_tokens);
+  double cost = costs_.Verify(num_sequences + length) - costs_.Verify(num_sequences);
+  if (!by_lookup) {
+    cost += costs_.Propose(1, length) + request.num_missing_tokens * costs_.DraftPrefillToken();
+  }
+  if (num_sequences * cost > state.balance) return false;
+  plan->source = by_lookup ? DraftSource::kLookup : DraftSource::kDraft;
+  plan->match_length = by_lookup ? request.match.length : 0;
+  plan->num_draft_tokens = length;
+  plan->probe = true;
+  return true;
+}
+
+// The draft stops where one more token costs more time than it promises tokens.
+float DraftPlanner::MinConfidence(int32_t num_sequences, double tokens_per_second) const {
+  if (!costs_.knows_propose()) return 0.0f;
+  const double propose = costs_.Propose(num_sequences, 2) - costs_.Propose(num_sequences, 1);
+  const double row = (costs_.Verify(num_sequences + 4) - costs_.Verify(num_sequences)) / 4.0;
+  const double break_even = tokens_per_second * (propose / num_sequences + row);
+  return static_cast<float>(std::clamp(0.7 * break_even, 0.0, 0.5));
+}
+
+std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> requests,
+                                          int32_t num_prefill_tokens) {
+  const int32_t num_sequences = static_cast<int32_t>(requests.size());
+  const bool calibrating = !costs_.knows_verify() || steps_since_plain_ >= kCalibrationInterval;
+  std::vector<Prospect> prospects;
+  for (const DraftRequest& request : requests) {
+    request.state->acceptance.SetPriors(acceptance_);
+    if (costs_.knows_verify() && !request.state->has_account) {
+      request.state->has_account = true;
+      request.state->balance = kStartingBalance * costs_.Verify(num_sequences);
+    }
+    const bool plain = calibrating && IsAutomatic(request);
+    prospects.push_back(plain ? Prospect{.request = &request, .draft = {}, .lookup = {}}
+                              : ProspectOf(request, num_sequences));
+  }
+  if (!costs_.knows_verify()) {
+    std::vector<DraftPlan> plans;
+    double tokens = 0.0;
+    for (const Prospect& prospect : prospects) {
+      plans.push_back(PlanOne(prospect, kMaxDraftTokens, 0.0, &tokens));
+      if (plans.back().num_draft_tokens > 0) continue;
+      plans.back().reason =
+          IsAutomatic(*prospect.request) ? bypass::kCalibrating : BypassReason(*prospect.request);
+    }
+    return plans;
+  }
+  StepPlan best = PlanAtDepth(prospects, num_prefill_tokens, 0, 0.0);
+  for (int32_t depth = 1; depth <= kMaxDraftTokens && !calibrating; ++depth) {
+    for (const double least_survival : {0.0, 0.1, 0.25, 0.4, 0.6, 0.8, 0.9}) {
+      StepPlan step = PlanAtDepth(prospects, num_prefill_tokens, depth, least_survival);
+      if (step.tokens * best.seconds > best.tokens * step.seconds) best = std::move(step);
+    }
+  }
+  const float min_confidence = MinConfidence(num_sequences, best.tokens / best.seconds);
+  for (int32_t i = 0; i < num_sequences; ++i) {
+    DraftPlan& plan = best.plans[i];
+    const DraftRequest& request = requests[i];
+    if (plan.num_draft_tokens > 0) {
+      if (request.greedy && IsAutomatic(request)) plan.min_confidence = min_confidence;
+    } else if (calibrating && IsAutomatic(request)) {
+      plan.reason = bypass::kCalibrating;
+    } else if (!TryProbe(request, num_sequences, &plan)) {
+      plan.reason = BypassReason(request);
+    }
+  }
+  return std::move(best.plans);
+}
+
+void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
+  const int32_t num_sequences = static_cast<int32_t>(outcomes.size());
+  int32_t num_draft_rows = 0;
+  int32_t num_planned = 0;
+  int32_t num_drafting = 0;
+  int32_t longest = 0;
+  for (const Outcome& outcome : outcomes) {
+    num_draft_rows += outcome.num_draft_tokens;
+    num_planned += outcome.plan.num_draft_tokens;
+    if (outcome.plan.source != DraftSource::kDraft) continue;
+    ++num_drafting;
+    // What it stopped short of cost one token that was thrown away.
+    longest =
+        std::max(longest, std::min(outcome.plan.num_draft_tokens, outcome.num_draft_tokens + 1));
+  }
+  steps_since_plain_ = num_planned == 0 ? 0 : steps_since_plain_ + 1;
+  if (!costs_.knows_verify() || num_sequences == 0) return;
+  const double plain_step = costs_.Verify(num_sequences);
+  const double excess = std::max(0.0, costs_.Verify(num_sequences + num_draft_rows) +
+                                          costs_.Propose(num_drafting, longest) - plain_step);
+  for (const Outcome& outcome : outcomes) {
+    SequenceDraftState& state = *outcome.state;
+    state.balance += kIncome * plain_step;
+    if (outcome.plan.num_draft_tokens > 0) {
+      const double share = 1.0 * outcome.plan.num_draft_tokens / num_planned;
+      state.balance += outcome.num_accepted * plain_step - num_sequences * excess * share;
+      AcceptanceEstimate& own = state.acceptance.Of(outcome.plan.source, outcome.plan.match_length);
+      if (outcome.plan.probe) own.Fade(kProbeFade);
+      own.Record(outcome.num_draft_tokens, outcome.num_accepted);
+      acceptance_.Of(outcome.plan.source, outcome.plan.match_length)
+          .Record(outcome.num_draft_tokens, outcome.num_accepted);
+      const bool failed = outcome.plan.probe && outcome.num_accepted < outcome.num_draft_tokens;
+      state.probe_interval =
+          failed ? std::clamp(2 * state.probe_interval, kFirstProbeInterval, kLastProbeInterval)
+                 : kFirstProbeInterval / 2;
+      state.steps_until_probe = outcome.plan.probe && !failed ? 0 : state.probe_interval;
+    } else if (state.steps_until_probe > 0) {
+      --state.steps_until_probe;
+    }
+    state.balance = std::min(state.balance, kLargestBalance * plain_step);
+  }
+}
+
+bool DraftPlanner::WorthCatchingUp(const SequenceDraftState& state, int32_t num_tokens,
+                                   int32_t remaining_tokens) const {
+  constexpr int32_t kHorizon = 256;  // answers often end before they must
+  if (!costs_.knows_verify() || !costs_.knows_propose()) return true;
+  const double cost = num_tokens * costs_.DraftPrefillToken();
+  const AcceptanceEstimate& estimate = state.acceptance.Of(DraftSource::kDraft, 0);
+  const double plain_step = costs_.Verify(1);
+  double best_rate = 1.0 / plain_step;
+  double tokens = 1.0;
+  double survives = 1.0;
+  for (int32_t length = 1; length <= kMaxDraftTokens; ++length) {
+    survives *= estimate.Conditional(length - 1);
+    tokens += survives;
+    best_rate =
+        std::max(best_rate, tokens / (costs_.Verify(1 + length) + costs_.Propose(1, length)));
+  }
+  const double saved = std::min(kHorizon, remaining_tokens) * (plain_step - 1.0 / best_rate);
+  return saved > cost || (state.steps_until_probe <= 0 && state.balance > cost);
+}
+
+}  // namespace tandem

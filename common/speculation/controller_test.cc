@@ -1,0 +1,224 @@
+// Simulated sequences on simulated workers: what planning costs and wins in time.
+#include "common/speculation/controller.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace tandem {
+namespace {
+
+struct Workers {
+  double row = 0.15;  // of the verify, for each row after the first
+  double propose_fixed = 0.05;
+  double propose_token = 0.15;
+
+  double Verify(int32_t rows) const { return 1.0 + row * (rows - 1); }
+  double Propose(int32_t tokens) const {
+    return tokens == 0 ? 0.0 : propose_fixed + propose_token * tokens;
+  }
+};
+
+struct Simulated {
+  double seconds = 0.0;
+  double plain_seconds = 0.0;
+  double mean_length = 0.0;
+  double speedup() const { return plain_seconds / seconds; }
+};
+
+// `acceptance` of the draft's tokens, by tokens committed so far.
+Simulated Simulate(const Workers& workers, std::function<double(int32_t)> acceptance,
+                   int32_t num_tokens, int32_t num_sequences, DraftPlanner* planner,
+                   uint32_t seed = 1) {
+  std::mt19937 random(seed);
+  std::uniform_real_distribution<double> uniform(0.0, 1.0);
+  std::vector<SequenceDraftState> states(num_sequences);
+  std::vector<int32_t> committed(num_sequences, 0);
+  Simulated run;
+  int64_t drafted = 0;
+  int64_t steps = 0;
+  while (*std::min_element(committed.begin(), committed.end()) < num_tokens) {
+    std::vector<DraftRequest> requests(num_sequences);
+    for (int32_t i = 0; i < num_sequences; ++i) requests[i].state = &states[i];
+    const std::vector<DraftPlan> plans = planner->Plan(requests, 0);
+    std::vector<DraftPlanner::Outcome> outcomes;
+    int32_t rows = 0;
+    int32_t longest = 0;
+    int32_t drafting = 0;
+    for (int32_t i = 0; i < num_sequences; ++i) {
+      const int32_t length = plans[i].num_draft_tokens;
+      int32_t accepted = 0;
+      while (accepted < length && uniform(random) < acceptance(committed[i])) ++accepted;
+      outcomes.push_back({&states[i], plans[i], length, accepted});
+      rows += 1 + length;
+      longest = std::max(longest, length);
+      drafting += length > 0 ? 1 : 0;
+      drafted += length;
+      ++steps;
+    }
+    const double noise = 0.9 + 0.2 * uniform(random);
+    const double verify = workers.Verify(rows) * noise;
+    const double propose = workers.Propose(longest) * noise;
+    for (int32_t i = 0; i < num_sequences; ++i) committed[i] += 1 + outcomes[i].num_accepted;
+    run.seconds += (verify + propose) / noise;
+    planner->costs().ObserveVerify(rows, verify);
+    if (longest > 0) planner->costs().ObservePropose(drafting, longest, propose);
+    planner->Record(outcomes);
+  }
+  const double total = static_cast<double>(std::accumulate(committed.begin(), committed.end(), 0));
+  run.plain_seconds = total / num_sequences * workers.Verify(num_sequences);
+  run.mean_length = 1.0 * drafted / steps;
+  return run;
+}
+
+TEST(DraftPlannerTest, NeverAcceptedDraftsCostAtMostThreePercent) {
+  for (const double propose_token : {0.02, 0.15, 0.5, 1.5}) {
+    for (const int32_t num_tokens : {200, 1000}) {
+      for (uint32_t seed = 1; seed <= 10; ++seed) {
+        DraftPlanner planner;
+        const Workers workers{.propose_token = propose_token};
+        const Simulated run = Simulate(
+            workers, [](int32_t) { return 0.0; }, num_tokens, 1, &planner, seed);
+        EXPECT_GT(run.speedup(), 0.97) << propose_token << " " << num_tokens;
+      }
+    }
+  }
+}
+
+TEST(DraftPlannerTest, ABatchOfNeverAcceptedDraftsCostsAtMostThreePercent) {
+  for (const int32_t num_sequences : {2, 7, 16}) {
+    DraftPlanner planner;
+    const Simulated run = Simulate(
+        {}, [](int32_t) { return 0.0; }, 300, num_sequences, &planner);
+    EXPECT_GT(run.speedup(), 0.97) << num_sequences;
+  }
+}
+
+// The best fixed length, had the acceptance been known.
+double BestSpeedup(const Workers& workers, double acceptance) {
+  double best = 1.0;
+  double tokens = 1.0;
+  double survives = 1.0;
+  for (int32_t length = 1; length <= kMaxDraftTokens; ++length) {
+    survives *= acceptance;
+    tokens += survives;
+    best = std::max(best, tokens / (workers.Verify(1 + length) + workers.Propose(length)));
+  }
+  return best;
+}
+
+TEST(DraftPlannerTest, ComesCloseToTheBestFixedLength) {
+  for (const double acceptance : {0.6, 0.8, 0.9, 0.98}) {
+    for (const double propose_token : {0.05, 0.15, 0.3}) {
+      const Workers workers{.propose_token = propose_token};
+      double sum = 0.0;
+      for (uint32_t seed = 1; seed <= 5; ++seed) {
+        DraftPlanner planner;
+        sum += Simulate(
+                   workers, [&](int32_t) { return acceptance; }, 600, 1, &planner, seed)
+                   .speedup();
+      }
+      EXPECT_GT(sum / 5, 0.9 * BestSpeedup(workers, acceptance))
+          << acceptance << " " << propose_token;
+    }
+  }
+}
+
+TEST(DraftPlannerTest, PicksLongDraftsWhenNearlyAllAreAcceptedAndShortOnesOtherwise) {
+  const Workers workers{.row = 0.03, .propose_token = 0.05};
+  DraftPlanner planner;
+  EXPECT_GT(Simulate(
+                workers, [](int32_t) { return 0.99; }, 500, 1, &planner)
+                .mean_length,
+            8.0);
+  DraftPlanner other;
+  EXPECT_LT(Simulate(
+                workers, [](int32_t) { return 0.5; }, 500, 1, &other)
+                .mean_length,
+            5.0);
+}
+
+TEST(DraftPlannerTest, StopsAndComesBackWhenTheTextChanges) {
+  const auto acceptance = [](int32_t committed) { return committed / 400 % 2 == 0 ? 0.95 : 0.0; };
+  DraftPlanner planner;
+  const Simulated run = Simulate({}, acceptance, 3200, 1, &planner);
+  // Half of the text at the best speed-up, half at none.
+  const double best = 2.0 / (1.0 + 1.0 / BestSpeedup({}, 0.95));
+  EXPECT_GT(run.speedup(), 1.0 + 0.7 * (best - 1.0));
+}
+
+TEST(DraftPlannerTest, ADraftTooSlowToPayIsLeftAlone) {
+  DraftPlanner planner;
+  const Workers workers{.propose_token = 1.2};
+  const Simulated run = Simulate(
+      workers, [](int32_t) { return 0.95; }, 500, 1, &planner);
+  EXPECT_GT(run.speedup(), 0.97);
+}
+
+TEST(DraftPlannerTest, SpeedsABatchUpTogether) {
+  DraftPlanner planner;
+  // Propose is shared: for one sequence of eight alone it would not pay.
+  const Workers workers{.row = 0.02, .propose_fixed = 0.3, .propose_token = 0.1};
+  const Simulated run = Simulate(
+      workers, [](int32_t) { return 0.85; }, 300, 8, &planner);
+  EXPECT_GT(run.speedup(), 1.3);
+}
+
+class SinglePlan : public testing::Test {
+ protected:
+  SinglePlan() {
+    planner_.costs().ObserveVerify(1, 1.0);
+    planner_.costs().ObserveVerify(5, 1.2);
+    planner_.costs().ObservePropose(1, 4, 0.4);
+    request_.state = &state_;
+  }
+  DraftPlan Plan() { return planner_.Plan({request_}, 0)[0]; }
+
+  DraftPlanner planner_;
+  SequenceDraftState state_;
+  DraftRequest request_;
+};
+
+TEST_F(SinglePlan, PrefersALookupOverTheModelWhenItMatchesLong) {
+  EXPECT_EQ(Plan().source, DraftSource::kDraft);
+  request_.match = {.length = 12, .next_position = 3};
+  EXPECT_EQ(Plan().source, DraftSource::kLookup);
+  for (int32_t i = 0; i < 20; ++i) state_.acceptance.Of(DraftSource::kLookup, 12).Record(4, 0);
+  EXPECT_EQ(Plan().source, DraftSource::kDraft);
+}
+
+TEST_F(SinglePlan, NeverExceedsWhatMayBeCommitted) {
+  for (int32_t max_tokens = 0; max_tokens <= kMaxDraftTokens; ++max_tokens) {
+    request_.max_tokens = max_tokens;
+    EXPECT_LE(Plan().num_draft_tokens, max_tokens);
+  }
+  request_.max_tokens = 0;
+  EXPECT_EQ(Plan().reason, bypass::kLastToken);
+}
+
+TEST_F(SinglePlan, AFixedLengthIsKeptWhateverItCosts) {
+  request_.min_tokens = request_.max_tokens = 7;
+  for (int32_t i = 0; i < 50; ++i) state_.acceptance.Of(DraftSource::kDraft, 0).Record(7, 0);
+  state_.balance = -100.0;
+  state_.has_account = true;
+  EXPECT_EQ(Plan().num_draft_tokens, 7);
+}
+
+TEST_F(SinglePlan, SaysWhyNothingIsDrafted) {
+  request_.draft_unavailable = bypass::kDraftDown;
+  EXPECT_EQ(Plan().reason, bypass::kDraftDown);
+  request_.allow_draft = false;
+  EXPECT_EQ(Plan().reason, bypass::kNoMatch);
+  request_.allow_lookup = false;
+  EXPECT_EQ(Plan().reason, bypass::kOff);
+  DraftPlanner fresh;
+  DraftRequest request{.state = &state_};
+  EXPECT_EQ(fresh.Plan({request}, 0)[0].reason, bypass::kCalibrating);
+}
+
+}  // namespace
+}  // namespace tandem

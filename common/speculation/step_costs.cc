@@ -1,0 +1,145 @@
+#include "common/speculation/step_costs.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+namespace tandem {
+namespace {
+
+// Until measured: a further row costs this share of the first; a further sequence too. On
+// the low side, so that it is tried: what that may lose is bounded, what is never tried
+// is never known.
+constexpr double kRowShare = 0.05;
+// Until measured: a draft token costs this share of a plain step.
+constexpr double kDraftShare = 0.2;
+constexpr int32_t kWarmUp = 8;
+
+double RelativeCost(double num_rows) { return 1.0 + kRowShare * (num_rows - 1.0); }
+
+}  // namespace
+
+int32_t StepCosts::RowClass(int32_t num_rows) {
+  if (num_rows <= 16) return num_rows - 1;
+  // Two classes for each doubling.
+  const double doublings = std::log2(num_rows / 16.0);
+  return std::min(kNumRowClasses - 1, 16 + static_cast<int32_t>(2.0 * doublings));
+}
+
+int32_t StepCosts::RowsOf(int32_t row_class) {
+  if (row_class < 16) return row_class + 1;
+  return static_cast<int32_t>(16.0 * std::exp2((row_class - 16 + 0.5) / 2.0));
+}
+
+int32_t StepCosts::BatchClass(int32_t num_sequences) {
+  // 1, 2, 3-4, 5-8, 9-16, more.
+  const int32_t index = std::bit_width(static_cast<uint32_t>(num_sequences - 1));
+  return std::min(kNumBatchClasses - 1, index);
+}
+
+// Going down fast at first (the first steps of a process are slow), later by a limited
+// factor either way.
+void StepCosts::Average::Observe(double seconds) {
+  ++num_observations;
+  if (num_observations == 1) {
+    value = seconds;
+  } else if (num_observations <= kWarmUp) {
+    const double weight = seconds < value ? 0.6 : 0.2;
+    value += weight * (std::min(seconds, 2.0 * value) - value);
+  } else {
+    value *= 1.0 + 0.15 * (std::clamp(seconds / value, 0.6, 1.6) - 1.0);
+  }
+}
+
+void StepCosts::Line::Observe(double num_draft_tokens, double seconds) {
+  constexpr double kDecay = 0.95;
+  ++num_observations;
+  if (num_observations > kWarmUp) {
+    const double expected = At(num_draft_tokens);
+    seconds = std::clamp(seconds, 0.6 * expected, 1.6 * expected);
+  } else if (num_observations == 2 && seconds < 0.5 * At(num_draft_tokens)) {
+    n = x = xx = y = xy = 0.0;  // the first was a cold start
+  }
+  for (double* sum : {&n, &x, &xx, &y, &xy}) *sum *= kDecay;
+  n += 1.0;
+  x += num_draft_tokens;
+  xx += num_draft_tokens * num_draft_tokens;
+  y += seconds;
+  xy += num_draft_tokens * seconds;
+}
+
+double StepCosts::Line::At(double num_draft_tokens) const {
+  // A small weight on a line through the origin decides when all lengths were equal.
+  constexpr double kRidge = 0.5;
+  const double ridged = n + kRidge;
+  const double determinant = ridged * xx - x * x;
+  const double fixed = std::max(0.0, (y * xx - x * xy) / determinant);
+  const double per_token = std::max(0.0, (xy - fixed * x) / xx);
+  return fixed + per_token * num_draft_tokens;
+}
+
+void StepCosts::ObserveVerify(int32_t num_rows, double seconds) {
+  Average& average = verify_[RowClass(num_rows)];
+  const double before = average.value;
+  average.Observe(seconds);
+  knows_verify_ = true;
+  if (average.num_observations <= kWarmUp) return;
+  // What slows this row count down (longer contexts, a busier machine) slows the others
+  // too, which may not be run for long.
+  const double drift = 1.0 + 0.5 * (average.value / before - 1.0);
+  for (Average& other : verify_) {
+    if (&other != &average) other.value *= drift;
+  }
+}
+
+void StepCosts::ObservePropose(int32_t num_sequences, int32_t num_draft_tokens, double seconds) {
+  propose_[BatchClass(num_sequences)].Observe(num_draft_tokens, seconds);
+  knows_propose_ = true;
+}
+
+void StepCosts::ObserveDraftPrefill(int32_t num_tokens, double seconds) {
+  const double token = seconds / num_tokens;
+  draft_prefill_token_ +=
+      (draft_prefill_token_ == 0.0 ? 1.0 : 0.2) * (token - draft_prefill_token_);
+}
+
+double StepCosts::Verify(int32_t num_rows) const {
+  const int32_t row_class = RowClass(num_rows);
+  if (verify_[row_class].num_observations > 0) return verify_[row_class].value;
+  int32_t below = row_class;
+  while (below >= 0 && verify_[below].num_observations == 0) --below;
+  int32_t above = row_class;
+  while (above < kNumRowClasses && verify_[above].num_observations == 0) ++above;
+  if (below < 0) {
+    return verify_[above].value * RelativeCost(num_rows) / RelativeCost(RowsOf(above));
+  }
+  if (above == kNumRowClasses) {
+    int32_t lowest = 0;
+    while (verify_[lowest].num_observations == 0) ++lowest;
+    if (lowest == below) {
+      return verify_[below].value * RelativeCost(num_rows) / RelativeCost(RowsOf(below));
+    }
+    const double row =
+        (verify_[below].value - verify_[lowest].value) / (RowsOf(below) - RowsOf(lowest));
+    return verify_[below].value + std::max(0.0, row) * (num_rows - RowsOf(below));
+  }
+  const double share =
+      1.0 * (num_rows - RowsOf(below)) / std::max(1, RowsOf(above) - RowsOf(below));
+  return verify_[below].value +
+         std::clamp(share, 0.0, 1.0) * (verify_[above].value - verify_[below].value);
+}
+
+double StepCosts::Propose(int32_t num_sequences, int32_t num_draft_tokens) const {
+  if (num_draft_tokens == 0 || num_sequences == 0) return 0.0;
+  const int32_t wanted = BatchClass(num_sequences);
+  for (int32_t distance = 0; distance < kNumBatchClasses; ++distance) {
+    for (const int32_t found : {wanted - distance, wanted + distance}) {
+      if (found < 0 || found >= kNumBatchClasses || propose_[found].num_observations == 0) continue;
+      const double scale = RelativeCost(1 << wanted) / RelativeCost(1 << found);
+      return propose_[found].At(num_draft_tokens) * scale;
+    }
+  }
+  return kDraftShare * Verify(1) * num_draft_tokens * RelativeCost(num_sequences);
+}
+
+}  // namespace tandem

@@ -1,0 +1,60 @@
+// What steps cost, learned from those that were run.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace tandem {
+
+// Seconds of a verify step by its rows, of a propose step by its sequences and length, as
+// running averages that one odd measurement cannot upset. Nothing measured yet: guesses
+// relative to what is.
+class StepCosts {
+ public:
+  // A verify step without prefill. Requires num_rows > 0 and seconds > 0.
+  void ObserveVerify(int32_t num_rows, double seconds);
+  // A propose step: `num_draft_tokens` is the longest draft of it, above 0.
+  void ObservePropose(int32_t num_sequences, int32_t num_draft_tokens, double seconds);
+  // Tokens that the draft only appended.
+  void ObserveDraftPrefill(int32_t num_tokens, double seconds);
+
+  bool knows_verify() const { return knows_verify_; }
+  bool knows_propose() const { return knows_propose_; }
+
+  // Requires knows_verify().
+  double Verify(int32_t num_rows) const;
+  // 0 without draft tokens; a guess unless knows_propose(). Requires knows_verify().
+  double Propose(int32_t num_sequences, int32_t num_draft_tokens) const;
+  // Of one token; 0 until measured.
+  double DraftPrefillToken() const { return draft_prefill_token_; }
+
+ private:
+  // One row count up to 16, then ranges that grow; see RowClass.
+  static constexpr int32_t kNumRowClasses = 24;
+  static constexpr int32_t kNumBatchClasses = 6;
+
+  struct Average {
+    double value = 0.0;
+    int32_t num_observations = 0;
+    void Observe(double seconds);
+  };
+  // seconds = fixed + per_token * num_draft_tokens, by decaying least squares.
+  struct Line {
+    double n = 0.0, x = 0.0, xx = 0.0, y = 0.0, xy = 0.0;
+    int32_t num_observations = 0;
+    void Observe(double num_draft_tokens, double seconds);
+    double At(double num_draft_tokens) const;
+  };
+
+  static int32_t RowClass(int32_t num_rows);
+  static int32_t RowsOf(int32_t row_class);  // a row count in the middle of it
+  static int32_t BatchClass(int32_t num_sequences);
+
+  std::array<Average, kNumRowClasses> verify_;
+  std::array<Line, kNumBatchClasses> propose_;
+  double draft_prefill_token_ = 0.0;
+  bool knows_verify_ = false;
+  bool knows_propose_ = false;
+};
+
+}  // namespace tandem
