@@ -16,10 +16,26 @@ int Sign(const T& left, const T& right) {
   return left < right ? -1 : right < left ? 1 : 0;
 }
 
-// Integers are compared as integers: doubles lose those above 2^53.
-bool EqualNumbers(const Value& left, const Value& right) {
-  return left.real() || right.real() ? left.AsReal() == right.AsReal()
-                                     : left.AsInteger() == right.AsInteger();
+// The order of two numbers; 1, and so not equal, where there is none. Integers are not
+// made doubles, which lose those above 2^53.
+int OrderNumbers(const Value& left, const Value& right) {
+  if (left.real() && right.real()) {
+    return *left.real() == *right.real() ? 0 : *left.real() < *right.real() ? -1 : 1;
+  }
+  if (right.real()) {
+    return -OrderNumbers(right, left);
+  }
+  if (!left.real()) {
+    return Sign(left.AsInteger(), right.AsInteger());
+  }
+  constexpr double kTwoTo63 = 9223372036854775808.0;
+  const double real = *left.real();
+  if (!(real >= -kTwoTo63 && real < kTwoTo63)) {
+    return real < 0 ? -1 : 1;
+  }
+  const auto whole = static_cast<int64_t>(real);  // rounds to zero
+  const int order = Sign(whole, right.AsInteger());
+  return order != 0 ? order : Sign(real, static_cast<double>(whole));
 }
 
 absl::StatusOr<bool> EqualLists(Runtime& runtime, const List& left, const List& right) {
@@ -76,7 +92,7 @@ bool IsTrue(const Value& value) {
 absl::StatusOr<bool> Equal(Runtime& runtime, const Value& left, const Value& right) {
   RETURN_IF_ERROR(runtime.budget.Charge(1));
   if (left.is_number() && right.is_number()) {
-    return EqualNumbers(left, right);
+    return OrderNumbers(left, right) == 0;
   }
   if (left.text() && right.text()) {
     if (left.text()->size() != right.text()->size()) {
@@ -101,8 +117,7 @@ absl::StatusOr<bool> Equal(Runtime& runtime, const Value& left, const Value& rig
 absl::StatusOr<int> Order(Runtime& runtime, const Value& left, const Value& right) {
   RETURN_IF_ERROR(runtime.budget.Charge(1));
   if (left.is_number() && right.is_number()) {
-    return left.real() || right.real() ? Sign(left.AsReal(), right.AsReal())
-                                       : Sign(left.AsInteger(), right.AsInteger());
+    return OrderNumbers(left, right);
   }
   if (left.text() && right.text()) {
     RETURN_IF_ERROR(

@@ -152,14 +152,15 @@ std::vector<Range> SplitAt(const Text& text, const Text& separator, int64_t max_
   return pieces;
 }
 
-// The same at runs of whitespace, which also go from both ends.
+// The same at runs of whitespace, which also go from the front and, unless the cuts run
+// out, from the end.
 std::vector<Range> SplitAtSpace(const Text& text, int64_t max_splits) {
   const std::string_view bytes = text.bytes();
   std::vector<Range> pieces;
   Range rest = Strip(bytes, nullptr, {.left = true, .right = false});
   while (rest.begin < text.size() && static_cast<int64_t>(pieces.size()) <= kMaxListItems) {
     if (max_splits >= 0 && static_cast<int64_t>(pieces.size()) >= max_splits) {
-      pieces.push_back({rest.begin, Strip(bytes, nullptr, {.left = false, .right = true}).end});
+      pieces.push_back({rest.begin, text.size()});
       break;
     }
     int64_t end = rest.begin;
