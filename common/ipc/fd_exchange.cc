@@ -1,6 +1,5 @@
 #include "common/ipc/fd_exchange.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -14,6 +13,7 @@
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
 #include "common/ipc/fd_messages.h"
+#include "common/ipc/path_lock.h"
 
 namespace tandem {
 namespace {
@@ -30,22 +30,6 @@ absl::Status PathError(const char* what, const std::string& path) {
 }
 
 OwnedFd NewSocket() { return OwnedFd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)); }
-
-// Takes the lock file beside the socket, so that of two processes that start at once
-// one only looks at, removes and binds the path.
-absl::StatusOr<OwnedFd> LockPath(const std::string& path) {
-  const std::string lock_path = path + ".lock";
-  OwnedFd lock(open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!lock.is_open()) return PathError("cannot create", lock_path);
-  struct flock whole = {};
-  whole.l_type = F_WRLCK;
-  whole.l_whence = SEEK_SET;
-  if (fcntl(lock.get(), F_OFD_SETLK, &whole) != 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("another process serves '", path, "': stop it or choose another socket path"));
-  }
-  return lock;
-}
 
 // Removes a socket that nobody listens on.
 absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
@@ -73,6 +57,7 @@ absl::StatusOr<std::unique_ptr<FdListener>> FdListener::Listen(const FdListenOpt
   sockaddr_un address;
   RETURN_IF_ERROR(internal::FillAddress(options.path, &address));
   std::unique_ptr<FdListener> listener(new FdListener(options));
+  // So that of two processes that start at once only one looks at, removes and binds.
   ASSIGN_OR_RETURN(listener->lock_, LockPath(options.path));
   RETURN_IF_ERROR(RemoveStale(options.path, address));
   listener->socket_ = NewSocket();

@@ -11,8 +11,9 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
-#include <mutex>
+#include <limits>
 
+#include "absl/strings/match.h"
 #include "nlohmann/json.hpp"
 
 namespace tandem::worker {
@@ -140,6 +141,51 @@ int64_t NewIncarnation() {
 
 ExitCode ExitCodeOfLoad(const absl::Status& status) {
   return absl::IsResourceExhausted(status) ? kExitMemory : kExitModelFile;
+}
+
+ExitCode ExitCodeOfStart(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kResourceExhausted:
+      return kExitMemory;
+    case absl::StatusCode::kInvalidArgument:
+      return kExitUsage;
+    default:
+      return kExitSocket;
+  }
+}
+
+int64_t AvailableMemoryBytes() {
+  std::ifstream meminfo("/proc/meminfo");
+  std::string key;
+  std::string unit;
+  for (int64_t kib = 0; meminfo >> key >> kib;) {
+    if (key == "MemAvailable:") return kib << 10;
+    std::getline(meminfo, unit);
+  }
+  return std::numeric_limits<int64_t>::max();  // no /proc: let allocation decide
+}
+
+std::string CpuName() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);) {
+    const size_t colon = line.find(": ");
+    if (absl::StartsWith(line, "model name") && colon != std::string::npos) {
+      return line.substr(colon + 2);
+    }
+  }
+  return "cpu";
+}
+
+int RunWorker(Role role, int argc, const char* const* argv,
+              const std::function<int(const WorkerOptions&)>& run) {
+  const absl::StatusOr<WorkerOptions> options = ParseWorkerOptions(role, argc, argv);
+  if (absl::IsOutOfRange(options.status())) {
+    std::fputs(std::string(options.status().message()).c_str(), stdout);
+    return kExitOk;
+  }
+  if (!options.ok()) return PrintError(kExitUsage, options.status());
+  if (options->die_with_parent) DieWithParent();
+  return run(*options);
 }
 
 }  // namespace tandem::worker

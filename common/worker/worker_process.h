@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -64,7 +65,17 @@ int64_t ResidentPrivateBytes();
 // A number that differs from start to start; at least 1.
 int64_t NewIncarnation();
 
-// How the failure to open a model, to get memory or to listen maps to exit codes.
+// Memory that can be had without swapping, as the kernel estimates it.
+int64_t AvailableMemoryBytes();
+// "AMD EPYC ..." and so on; "cpu" when the system does not say.
+std::string CpuName();
+
+// The exit codes of what failed: loading a model, and what comes after it.
 ExitCode ExitCodeOfLoad(const absl::Status& status);
+ExitCode ExitCodeOfStart(const absl::Status& status);
+
+// Reads the command line and calls `run` with it; the exit code.
+int RunWorker(Role role, int argc, const char* const* argv,
+              const std::function<int(const WorkerOptions&)>& run);
 
 }  // namespace tandem::worker

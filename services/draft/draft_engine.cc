@@ -7,6 +7,7 @@
 #include "common/base/status_macros.h"
 #include "common/speculation/verify.h"
 #include "common/worker/draft_probs.h"
+#include "common/worker/finite_row.h"
 
 namespace tandem::draft {
 

@@ -6,6 +6,7 @@
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
 #include "common/worker/draft_probs.h"
+#include "common/worker/finite_row.h"
 
 namespace tandem::target {
 
@@ -107,9 +108,20 @@ absl::Status TargetEngine::Begin(const SequenceStep& step, Entry& entry) {
 void TargetEngine::Verify(const SequenceStep& step, worker::Sequence& sequence, int32_t first_row,
                           VerifyResult& result) {
   ReadDraftProbs(step, sequence);
-  absl::StatusOr<VerifyOutcome> outcome = VerifyDraft(
-      &sequence.sampler, [&](int32_t row) { return executor_->Logits(first_row + row); },
-      step.draft_token_ids, draft_probs_, &scratch_);
+  bool is_finite = true;
+  const auto row_of = [&](int32_t row) {
+    const absl::Span<float> logits = executor_->Logits(first_row + row);
+    is_finite = is_finite && worker::IsFiniteRow(logits);
+    return logits;
+  };
+  absl::StatusOr<VerifyOutcome> outcome =
+      VerifyDraft(&sequence.sampler, row_of, step.draft_token_ids, draft_probs_, &scratch_);
+  if (!is_finite) {
+    result.status = absl::InternalError(
+        absl::StrCat("sequence ", static_cast<int64_t>(step.sequence),
+                     ": the model's logits are not finite; its weights may be damaged"));
+    return;
+  }
   if (!outcome.ok()) {
     result.status = outcome.status();
     return;

@@ -1,0 +1,25 @@
+// From a command line to a model that runs.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/model/executor.h"
+#include "common/worker/worker_options.h"
+
+namespace tandem::worker {
+
+struct LoadedModel {
+  std::unique_ptr<Executor> executor;
+  std::string quantization;  // the type that most bytes of the file have
+};
+
+// Loads options.model onto the CPU, telling its progress in bytes. The file is no longer
+// mapped when it returns. RESOURCE_EXHAUSTED when memory is short; anything else is the
+// file's fault. A file that is shortened meanwhile ends the process (ModelFileGuard).
+absl::StatusOr<LoadedModel> LoadModel(const WorkerOptions& options,
+                                      const std::function<void(int64_t, int64_t)>& on_progress);
+
+}  // namespace tandem::worker

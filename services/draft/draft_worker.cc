@@ -1,0 +1,29 @@
+#include "services/draft/draft_worker.h"
+
+#include <utility>
+
+#include "common/worker/worker_process.h"
+
+namespace tandem::draft {
+
+DraftWorker::DraftWorker(const worker::WorkerOptions& options, worker::LoadedModel model)
+    : executor_(std::move(model.executor)), engine_(executor_.get(), options.max_sequences) {
+  const ModelConfig& config = executor_->config();
+  info_ = {
+      .model_name = config.name,
+      .quantization = model.quantization,
+      .num_parameters = config.num_parameters,
+      .vocab_size = config.vocab_size,
+      .context_length = executor_->limits().max_positions,
+      .kv_type = worker::KvTypeName(executor_->kv_layout().k_type, executor_->kv_layout().v_type),
+      .model_path = options.model,
+      .weight_bytes = executor_->weight_bytes(),
+      .workspace_bytes = executor_->workspace_bytes(),
+      .max_step_tokens = executor_->limits().max_step_tokens,
+      .max_logits_rows = executor_->limits().max_logits_rows,
+      .incarnation = worker::NewIncarnation(),
+      .ring_name = options.use_ring ? options.ring_socket_path() : "",
+  };
+}
+
+}  // namespace tandem::draft

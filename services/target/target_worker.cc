@@ -1,0 +1,87 @@
+#include "services/target/target_worker.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "common/worker/worker_process.h"
+
+namespace tandem::target {
+namespace {
+
+constexpr int32_t kDefaultSequences = 4;  // that the pool holds at full length
+constexpr int32_t kMaxPages = 1 << 24;
+
+absl::StatusOr<PoolGeometry> PlanPool(const worker::WorkerOptions& options,
+                                      const Executor& executor, int64_t epoch) {
+  const KvLayout& layout = executor.kv_layout();
+  PoolGeometry geometry = {.epoch = epoch,
+                           .num_pages = options.num_kv_pages,
+                           .page_bytes = (layout.page_bytes() + 63) / 64 * 64,
+                           .num_draft_probs_slots = options.num_draft_probs_slots};
+  const int64_t pages_of_sequence =
+      (executor.limits().max_positions + layout.page_positions - 1) / layout.page_positions;
+  if (geometry.num_pages == 0) {
+    const int64_t pages = options.kv_bytes > 0 ? options.kv_bytes / geometry.page_bytes
+                                               : pages_of_sequence * kDefaultSequences;
+    geometry.num_pages = static_cast<int32_t>(std::min<int64_t>(pages, kMaxPages));
+  }
+  if (geometry.num_pages < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv-bytes ", options.kv_bytes, " holds no page of ", geometry.page_bytes));
+  }
+  ASSIGN_OR_RETURN(const int64_t bytes, PoolControlView::TotalBytes(geometry));
+  const int64_t available = worker::AvailableMemoryBytes();
+  if (bytes > available) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the KV pool needs ", bytes >> 20, " MiB, ", available >> 20,
+        " MiB are available: use fewer --kv-pages, a shorter --ctx or a smaller --kv type"));
+  }
+  return geometry;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Create(
+    const worker::WorkerOptions& options, worker::LoadedModel model) {
+  std::unique_ptr<TargetWorker> worker(new TargetWorker());
+  worker->executor_ = std::move(model.executor);
+  Executor& executor = *worker->executor_;
+  const int64_t incarnation = worker::NewIncarnation();
+  ASSIGN_OR_RETURN(const PoolGeometry geometry, PlanPool(options, executor, incarnation));
+  ASSIGN_OR_RETURN(worker->pool_, SharedPool::Create(geometry));
+  RETURN_IF_ERROR(executor.AttachKv({.base = worker->pool_.pages(),
+                                     .page_bytes = geometry.page_bytes,
+                                     .num_pages = geometry.num_pages}));
+  ASSIGN_OR_RETURN(TargetEngine engine,
+                   TargetEngine::Create(&executor, worker->pool_.control(), options.max_sequences));
+  worker->engine_.emplace(std::move(engine));
+  ASSIGN_OR_RETURN(worker->pool_server_, PoolServer::Start(options.pool_socket_path(),
+                                                           &worker->pool_, options.allowed_uid));
+  const ModelConfig& config = executor.config();
+  worker->info_ = {
+      .model_name = config.name,
+      .quantization = model.quantization,
+      .num_parameters = config.num_parameters,
+      .vocab_size = config.vocab_size,
+      .context_length = executor.limits().max_positions,
+      .device_name = worker::CpuName(),
+      .kv_type = worker::KvTypeName(executor.kv_layout().k_type, executor.kv_layout().v_type),
+      .model_path = options.model,
+      .weight_bytes = executor.weight_bytes(),
+      .workspace_bytes = executor.workspace_bytes(),
+      .pool_socket_path = options.pool_socket_path(),
+      .pool_epoch = geometry.epoch,
+      .num_pages = geometry.num_pages,
+      .page_bytes = geometry.page_bytes,
+      .positions_per_page = executor.kv_layout().page_positions,
+      .max_step_tokens = executor.limits().max_step_tokens,
+      .max_logits_rows = executor.limits().max_logits_rows,
+      .incarnation = incarnation,
+      .ring_name = options.use_ring ? options.ring_socket_path() : "",
+  };
+  return worker;
+}
+
+}  // namespace tandem::target
