@@ -127,9 +127,16 @@ void DraftEngine::Draft(Entry& entry, int32_t row, ProposeResult& result) {
   const SequenceStep& step = *entry.step;
   distribution_.ids.clear();
   distribution_.probs.clear();
-  const absl::StatusOr<Proposal> proposal =
-      ProposeToken(&sampler, executor_->Logits(row), /*with_prob=*/true, &distribution_, &scratch_);
   entry.is_drafting = false;
+  const absl::Span<float> logits = executor_->Logits(row);
+  if (!worker::IsFiniteRow(logits)) {
+    result.status = absl::InternalError(
+        absl::StrCat("sequence ", static_cast<int64_t>(step.sequence),
+                     ": the draft's logits are not finite; its weights may be damaged"));
+    return;
+  }
+  const absl::StatusOr<Proposal> proposal =
+      ProposeToken(&sampler, logits, /*with_prob=*/true, &distribution_, &scratch_);
   if (!proposal.ok()) {
     result.status = proposal.status();
     return;

@@ -1,0 +1,322 @@
+#include "services/draft/draft_engine.h"
+
+#include <stdlib.h>
+
+#include <cmath>
+#include <functional>
+#include <random>
+#include <string>
+
+#include "common/kv/page_pool.h"
+#include "common/speculation/verify.h"
+#include "common/worker/draft_probs.h"
+#include "common/worker/fake_executor.h"
+#include "gtest/gtest.h"
+
+namespace tandem::draft {
+namespace {
+
+using worker::FakeExecutor;
+using worker::ProposeResult;
+using worker::ProposeStepResult;
+using worker::SequenceStep;
+using worker::WorkerStep;
+
+constexpr int32_t kNumPages = 64;
+constexpr int32_t kPagePositions = 16;  // 2048 / 128
+constexpr int64_t kEpoch = 3;
+constexpr int32_t kPoison = 48;
+
+class Bench {
+ public:
+  Bench()
+      : executor_({.page_positions = 0, .poison_token = kPoison, .failing_token = 49}),
+        pool_(MakePool(kEpoch)),
+        server_(PoolServer::Start(path(), &pool_).value()),
+        free_(kNumPages),
+        engine_(&executor_, 100) {
+    EXPECT_EQ(engine_.AttachPool(path(), kEpoch, absl::Seconds(5)).value(), kPagePositions);
+  }
+
+  static SharedPool MakePool(int64_t epoch) {
+    return SharedPool::Create({.epoch = epoch,
+                               .num_pages = kNumPages,
+                               .page_bytes = 2048 + 64,
+                               .num_draft_probs_slots = 2})
+        .value();
+  }
+  std::string path() const { return folder_ + "/pool"; }
+
+  std::vector<worker::PageEntry> Pages(int32_t positions) {
+    std::vector<worker::PageEntry> entries;
+    const int32_t count = (positions + kPagePositions - 1) / kPagePositions;
+    const std::vector<PageId> pages = free_.Allocate(Role::kDraft, count).value();
+    for (const PageId page : pages) {
+      entries.push_back({page, free_.generation(page)});
+      pool_.control().SetGeneration(page, free_.generation(page));
+    }
+    return entries;
+  }
+  ProposeStepResult Run(WorkerStep step) {
+    step.pool_epoch = kEpoch;
+    return engine_.Run(step);
+  }
+  ProposeResult RunOne(SequenceStep step) {
+    const ProposeStepResult result = Run({.sequences = {std::move(step)}});
+    EXPECT_TRUE(result.status.ok()) << result.status;
+    return result.results.at(0);
+  }
+  void Open(int64_t id, SamplingParams params = {}) {
+    params.used_vocab_size = 48;
+    EXPECT_TRUE(Run({.open = {{SequenceId(id), std::move(params)}}}).status.ok());
+  }
+
+  DraftEngine& engine() { return engine_; }
+  SharedPool& pool() { return pool_; }
+  KvPagePool& free() { return free_; }
+  FakeExecutor& executor() { return executor_; }
+
+ private:
+  // Removed at the end, after the server has removed its socket.
+  struct Folder {
+    Folder() {
+      char name[] = "/tmp/tandem_draft_test_XXXXXX";
+      path = mkdtemp(name);
+    }
+    ~Folder() {
+      unlink((path + "/pool.lock").c_str());
+      rmdir(path.c_str());
+    }
+    std::string path;
+  };
+
+  Folder folder_owner_;
+  const std::string folder_ = folder_owner_.path;
+  FakeExecutor executor_;
+  SharedPool pool_;
+  std::unique_ptr<PoolServer> server_;
+  KvPagePool free_;
+  DraftEngine engine_;
+};
+
+// What the draft says one token at a time is what it says 5 at a time, whatever was
+// kept of the drafts before.
+TEST(DraftEngineTest, DraftsAreTheModelsOwnContinuation) {
+  for (const float temperature : {0.0f, 1.0f}) {
+    const SamplingParams params = {.temperature = temperature, .top_k = 10, .seed = 4};
+    Bench single;
+    Bench chain;
+    single.Open(1, params);
+    chain.Open(1, params);
+    std::vector<int32_t> history = {5, 6, 7};
+    SequenceStep one = {.sequence = SequenceId(1),
+                        .token_ids = history,
+                        .pages = single.Pages(100),
+                        .num_draft_tokens = 1};
+    while (history.size() < 60) {
+      history.push_back(single.RunOne(one).draft_token_ids.at(0));
+      one = {.sequence = SequenceId(1),
+             .start_position = static_cast<int32_t>(history.size()) - 1,
+             .token_ids = {history.back()},
+             .num_draft_tokens = 1};
+    }
+
+    std::mt19937 random(1);
+    int32_t num_run = 0;
+    int32_t length = 3;
+    bool is_first = true;
+    while (length < 50) {
+      const int32_t num_drafts = random() % 6;
+      SequenceStep step = {.sequence = SequenceId(1),
+                           .start_position = num_run,
+                           .token_ids = {history.begin() + num_run, history.begin() + length},
+                           .num_draft_tokens = num_drafts};
+      if (is_first) step.pages = chain.Pages(100);
+      is_first = false;
+      const ProposeResult result = chain.RunOne(step);
+      ASSERT_TRUE(result.status.ok()) << result.status;
+      ASSERT_EQ(
+          result.draft_token_ids,
+          std::vector<int32_t>(history.begin() + length, history.begin() + length + num_drafts));
+      ASSERT_EQ(result.draft_probs.size(), result.draft_token_ids.size());
+      // Some drafts are kept; the next step starts at what was run of them, or before.
+      const int32_t kept = num_drafts == 0 ? 0 : random() % (num_drafts + 1);
+      num_run = length + std::min(kept, std::max(num_drafts - 1, 0));
+      if (random() % 3 == 0) num_run = random() % num_run;
+      length += kept + 1;
+    }
+  }
+}
+
+TEST(DraftEngineTest, SequencesOfAStepDoNotDisturbEachOther) {
+  Bench alone;
+  Bench together;
+  std::mt19937 random(7);
+  WorkerStep step;
+  std::vector<std::vector<int32_t>> expected;
+  for (int64_t id = 0; id < 6; ++id) {
+    std::vector<int32_t> prompt(1 + random() % 40);
+    for (int32_t& token : prompt) token = random() % 48;
+    SequenceStep entry = {.sequence = SequenceId(id),
+                          .token_ids = prompt,
+                          .num_draft_tokens = static_cast<int32_t>(id) * 3};
+    alone.Open(id);
+    entry.pages = alone.Pages(64);
+    expected.push_back(alone.RunOne(entry).draft_token_ids);
+    together.Open(id);
+    entry.pages = together.Pages(64);
+    step.sequences.push_back(entry);
+  }
+  const ProposeStepResult result = together.Run(step);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(result.results[i].draft_token_ids, expected[i]);
+    EXPECT_EQ(expected[i].size(), i * 3);
+  }
+}
+
+TEST(DraftEngineTest, LowConfidenceEndsTheDraftEarly) {
+  Bench bench;
+  bench.Open(1);
+  SequenceStep step = {.sequence = SequenceId(1),
+                       .token_ids = {1, 2, 3},
+                       .pages = bench.Pages(64),
+                       .num_draft_tokens = 16};
+  const ProposeResult all = bench.RunOne(step);
+  ASSERT_EQ(all.draft_token_ids.size(), 16u);
+  std::vector<float> sorted = all.draft_probs;
+  std::sort(sorted.begin(), sorted.end());
+  step.min_confidence = sorted[2];
+  const ProposeResult some = bench.RunOne(step);
+  size_t count = 0;
+  while (all.draft_probs[count] >= sorted[2]) ++count;
+  EXPECT_EQ(some.draft_token_ids,
+            std::vector<int32_t>(all.draft_token_ids.begin(), all.draft_token_ids.begin() + count));
+  step.min_confidence = 1.0f;
+  EXPECT_TRUE(bench.RunOne(step).draft_token_ids.empty());
+  // The dropped token is not in the history.
+  EXPECT_EQ(bench.RunOne({.sequence = SequenceId(1), .start_position = 4, .token_ids = {1}})
+                .status.code(),
+            absl::StatusCode::kAborted);
+}
+
+TEST(DraftEngineTest, RejectionWritesWhatTheDraftsWereDrawnFrom) {
+  Bench bench;
+  bench.Open(1, {.temperature = 1.0f, .seed = 9, .rule = AcceptanceRule::kRejection});
+  const ProposeResult result = bench.RunOne({.sequence = SequenceId(1),
+                                             .token_ids = {1, 2, 3},
+                                             .pages = bench.Pages(64),
+                                             .draft_probs_slot = 1,
+                                             .num_draft_tokens = 4});
+  ASSERT_EQ(result.draft_token_ids.size(), 4u);
+  std::vector<SparseDistribution> probs;
+  ASSERT_TRUE(worker::ReadDraftProbs(*bench.pool().control().draft_probs_slot(1), SequenceId(1), 3,
+                                     result.draft_token_ids, 50, probs));
+  ASSERT_EQ(probs.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    const auto& ids = probs[i].ids;
+    const auto found = std::find(ids.begin(), ids.end(), result.draft_token_ids[i]);
+    ASSERT_NE(found, ids.end());
+    EXPECT_NEAR(probs[i].probs[found - ids.begin()], result.draft_probs[i], 1e-5);
+  }
+  // Fewer of them are read too; others, elsewhere or of another sequence are not.
+  const absl::Span<const int32_t> drafts = result.draft_token_ids;
+  const DraftProbsSlot& slot = *bench.pool().control().draft_probs_slot(1);
+  EXPECT_TRUE(worker::ReadDraftProbs(slot, SequenceId(1), 3, drafts.first(2), 50, probs));
+  EXPECT_FALSE(worker::ReadDraftProbs(slot, SequenceId(2), 3, drafts, 50, probs));
+  EXPECT_FALSE(worker::ReadDraftProbs(slot, SequenceId(1), 4, drafts, 50, probs));
+  EXPECT_FALSE(worker::ReadDraftProbs(slot, SequenceId(1), 3, drafts.subspan(1), 50, probs));
+  EXPECT_FALSE(worker::ReadDraftProbs(slot, SequenceId(1), 3, drafts, 1, probs));
+  EXPECT_TRUE(probs.empty());
+}
+
+TEST(DraftEngineTest, BadEntriesFailAloneAndTheNextGoodStepWorks) {
+  using absl::StatusCode;
+  struct {
+    const char* what;
+    StatusCode code;
+    std::function<void(SequenceStep&)> spoil;
+  } const kBad[] = {
+      {"unknown sequence", StatusCode::kNotFound, [](auto& s) { s.sequence = SequenceId(9); }},
+      {"gap", StatusCode::kAborted, [](auto& s) { s.start_position = 40; }},
+      {"token over", StatusCode::kInvalidArgument, [](auto& s) { s.token_ids = {50}; }},
+      {"no token", StatusCode::kInvalidArgument, [](auto& s) { s.token_ids.clear(); }},
+      {"17 drafts", StatusCode::kInvalidArgument, [](auto& s) { s.num_draft_tokens = 17; }},
+      {"-1 drafts", StatusCode::kInvalidArgument, [](auto& s) { s.num_draft_tokens = -1; }},
+      {"confidence", StatusCode::kInvalidArgument,
+       [](auto& s) { s.min_confidence = std::nanf(""); }},
+      {"slot", StatusCode::kInvalidArgument, [](auto& s) { s.draft_probs_slot = 2; }},
+      {"beyond its pages", StatusCode::kInvalidArgument,
+       [](auto& s) {
+         s.token_ids.resize(13);
+         s.num_draft_tokens = 2;
+       }},
+      {"not finite", StatusCode::kInternal, [](auto& s) { s.token_ids = {kPoison}; }},
+      {"pass fails", StatusCode::kInternal, [](auto& s) { s.token_ids = {49}; }},
+  };
+  Bench bench;
+  bench.Open(1);
+  bench.Open(2);
+  ASSERT_TRUE(
+      bench.RunOne({.sequence = SequenceId(1), .token_ids = {1, 2, 3}, .pages = bench.Pages(16)})
+          .status.ok());
+  const SequenceStep good = {
+      .sequence = SequenceId(1), .start_position = 3, .token_ids = {4}, .num_draft_tokens = 3};
+  const SequenceStep other = {.sequence = SequenceId(2),
+                              .token_ids = {7, 8},
+                              .pages = bench.Pages(16),
+                              .num_draft_tokens = 3};
+  const auto expected = bench.RunOne(good).draft_token_ids;
+  const auto expected_other = bench.RunOne(other).draft_token_ids;
+  for (const auto& bad : kBad) {
+    SCOPED_TRACE(bad.what);
+    SequenceStep entry = good;
+    bad.spoil(entry);
+    const ProposeStepResult result = bench.Run({.sequences = {entry, other}});
+    ASSERT_TRUE(result.status.ok());
+    EXPECT_EQ(result.results[0].status.code(), bad.code) << result.results[0].status;
+    EXPECT_EQ(result.results[1].draft_token_ids, expected_other);
+    EXPECT_EQ(bench.RunOne(good).draft_token_ids, expected);
+  }
+}
+
+TEST(DraftEngineTest, StalePageIsNotWritten) {
+  Bench bench;
+  bench.Open(1);
+  const auto pages = bench.Pages(16);
+  ASSERT_TRUE(
+      bench.RunOne({.sequence = SequenceId(1), .token_ids = {1}, .pages = pages}).status.ok());
+  bench.pool().control().SetGeneration(pages[0].page, pages[0].generation + 1);
+  const std::string before(reinterpret_cast<const char*>(bench.pool().pages()), 4096);
+  EXPECT_EQ(bench
+                .RunOne({.sequence = SequenceId(1),
+                         .start_position = 1,
+                         .token_ids = {2},
+                         .num_draft_tokens = 4})
+                .status.code(),
+            absl::StatusCode::kAborted);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(bench.pool().pages()), 4096), before);
+}
+
+TEST(DraftEngineTest, AttachingIsIdempotentAndANewPoolDropsTheOld) {
+  Bench bench;
+  bench.Open(1);
+  EXPECT_TRUE(bench.engine().AttachPool(bench.path(), kEpoch, absl::Seconds(5)).ok());
+  EXPECT_EQ(bench.engine().num_sequences(), 1);
+
+  const SharedPool next = Bench::MakePool(kEpoch + 1);
+  const auto server = PoolServer::Start(bench.path() + "2", &next).value();
+  ASSERT_TRUE(bench.engine().AttachPool(bench.path() + "2", kEpoch + 1, absl::Seconds(5)).ok());
+  unlink((bench.path() + "2.lock").c_str());
+  EXPECT_EQ(bench.engine().num_sequences(), 0);
+  EXPECT_EQ(bench.Run({}).status.code(), absl::StatusCode::kAborted);
+
+  // A pool that is not there leaves the draft without one.
+  EXPECT_EQ(bench.engine().AttachPool(bench.path(), kEpoch + 2, absl::Seconds(5)).status().code(),
+            absl::StatusCode::kAborted);
+  EXPECT_EQ(bench.Run({}).status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(bench.engine().AttachPool(bench.path(), 0, absl::Seconds(5)).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace tandem::draft
