@@ -96,10 +96,11 @@ absl::Status FakeExecutor::Forward(absl::Span<const StepSequence> sequences) {
 }
 
 void FakeExecutor::FillRow(uint64_t hash, int32_t last_token, absl::Span<float> row) const {
-  for (size_t id = 0; id < row.size(); ++id) {
-    const uint64_t own = Mix(hash ^ Mix(id));
-    row[id] = 8.0f * Unit(own) + options_.disagreement * Unit(Mix(own));
-  }
+  for (size_t id = 0; id < row.size(); ++id) row[id] = 4.0f * Unit(Mix(hash ^ Mix(id)));
+  // One id stands out, mostly the same one for the draft.
+  const uint64_t other = Mix(hash + 1);
+  const bool disagrees = Unit(other) < options_.disagreement;
+  row[Mix(disagrees ? other : hash + 2) % row.size()] += 3.0f;
   if (last_token == options_.poison_token) row[1] = std::numeric_limits<float>::quiet_NaN();
 }
 

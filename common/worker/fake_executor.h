@@ -13,7 +13,7 @@ struct FakeExecutorOptions {
   int32_t vocab_size = 50;
   int32_t page_positions = 8;  // 0: what fits, at AttachKv
   ExecutorLimits limits = {.max_step_tokens = 64, .max_logits_rows = 40, .max_positions = 200};
-  // How far the logits are from those of a fake with 0: a draft that is often right.
+  // How often the likeliest token is another than that of a fake with 0.
   float disagreement = 0.0f;
   // A row that follows this token is not finite; a pass with this token fails.
   int32_t poison_token = -1;
