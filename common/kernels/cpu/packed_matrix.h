@@ -22,8 +22,16 @@ enum class PackedFormat : int32_t {
 // The types a matrix can be packed from; values equal GGUF's (tandem::DType).
 // The kernels include no other folder, hence the copy; a test holds them together.
 enum class SourceType : int32_t {
-  kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ8_0 = 8, kQ4_K = 12, kQ5_K = 13, kQ6_K = 14,
-  kIQ4_NL = 20, kBF16 = 30,
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ8_0 = 8,
+  kQ4_K = 12,
+  kQ5_K = 13,
+  kQ6_K = 14,
+  kIQ4_NL = 20,
+  kBF16 = 30,
 };
 
 // A matrix [num_rows, num_cols]: num_rows outputs, num_cols inputs. Rows are kept in
@@ -34,8 +42,8 @@ struct PackedMatrix {
   PackedFormat format = PackedFormat::kF32;
   int64_t num_rows = 0;
   int64_t num_cols = 0;
-  bool lossless = true;           // false when packing rounded (Q4_K scales, Q5_K, Q6_K)
-  size_t num_bytes = 0;           // of `data`
+  bool lossless = true;  // false when packing rounded (Q4_K scales, Q5_K, Q6_K)
+  size_t num_bytes = 0;  // of `data`
   std::unique_ptr<uint8_t[], void (*)(uint8_t*)> data{nullptr, nullptr};  // 64-byte aligned
 };
 
@@ -49,8 +57,7 @@ size_t PackedBytes(PackedFormat format, int64_t num_rows, int64_t num_cols);
 
 // Packs `num_rows` rows of `type` stored one after the other at `source` (GGUF
 // layout). Requires CanPack. Single-threaded; call for several matrices at once.
-PackedMatrix PackMatrix(SourceType type, const uint8_t* source, int64_t num_rows,
-                        int64_t num_cols);
+PackedMatrix PackMatrix(SourceType type, const uint8_t* source, int64_t num_rows, int64_t num_cols);
 
 // Writes row `row` as floats to out [num_cols]: the embedding look-up.
 void UnpackRow(const PackedMatrix& matrix, int64_t row, float* out);
