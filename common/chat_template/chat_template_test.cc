@@ -39,7 +39,7 @@ void ExpectFails(std::string_view source, absl::StatusCode code, const char* mes
   const absl::Status status = RenderSource(source, messages).status();
   EXPECT_EQ(status.code(), code) << source.substr(0, 100) << ": " << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr(message)) << source.substr(0, 100);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
 }
 
 void ExpectBounded(std::string_view source, const char* message,

@@ -100,25 +100,24 @@ absl::StatusOr<Evaluator::Flow> Evaluator::ExecuteNode(const ForStatement& node,
     return Fail(absl::StrCat("loops over lists nested deeper than ", kMaxValueDepth));
   }
   scopes_.emplace_back();
-  if (items->items.empty()) {
-    ASSIGN_OR_RETURN(const Flow flow, ExecuteAll(node.otherwise, out));
-    scopes_.pop_back();
-    return flow;
-  }
   const auto count = static_cast<int64_t>(items->items.size());
   const auto loop = std::make_shared<Loop>(Loop{.items = items});
+  bool completed = false;  // jinja2 takes `else` too when each round ended by a jump
   for (; loop->index0 < count; ++loop->index0) {
     RETURN_IF_ERROR(runtime_.budget.Charge(1));
     scopes_.back().clear();
     scopes_.back()["loop"] = Value(std::shared_ptr<const Loop>(loop));
     RETURN_IF_ERROR(Assign(node.target, items->items[loop->index0]));
     ASSIGN_OR_RETURN(const Flow flow, ExecuteAll(node.body, out));
+    completed = completed || flow == Flow::kNext;
     if (flow == Flow::kBreak) {
       break;
     }
   }
+  scopes_.back().clear();
+  absl::StatusOr<Flow> flow = completed ? Flow::kNext : ExecuteAll(node.otherwise, out);
   scopes_.pop_back();
-  return Flow::kNext;
+  return flow;
 }
 
 absl::Status Evaluator::Assign(const Target& target, const Value& value) {

@@ -194,7 +194,10 @@ absl::StatusOr<Value> Indent(Runtime& runtime, const Value& input, const Argumen
   const std::string indent = width.value_or("    ");
   const bool first = bound[1] != nullptr && IsTrue(*bound[1]);
   const bool blank = bound[2] != nullptr && IsTrue(*bound[2]);
-  ASSIGN_OR_RETURN(const Text text, ToText(runtime, input));
+  if (input.text() == nullptr) {
+    return WrongType(input, "cannot be indented");
+  }
+  const Text& text = *input.text();
   // jinja2 adds a line end before it cuts into lines: a last one adds an empty line.
   std::vector<Range> lines = SplitLines(text.bytes() + "\n");
   Text indented(first ? indent : "");

@@ -55,8 +55,13 @@ Arguments After(const Arguments& arguments, size_t count) {
   return rest;
 }
 
+// As Iterate, but nothing for whatever is false, as map() and select() have it.
+absl::StatusOr<std::shared_ptr<const List>> IterateIfTrue(Runtime& runtime, const Value& value) {
+  return IsTrue(value) ? Iterate(runtime, value) : std::make_shared<const List>();
+}
+
 absl::StatusOr<Value> MapFilter(Runtime& runtime, const Value& input, const Arguments& arguments) {
-  ASSIGN_OR_RETURN(const std::shared_ptr<const List> list, Iterate(runtime, input));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const List> list, IterateIfTrue(runtime, input));
   std::vector<Value> mapped;
   mapped.reserve(list->items.size());
   if (arguments.positional.empty()) {
@@ -85,7 +90,7 @@ absl::StatusOr<Value> MapFilter(Runtime& runtime, const Value& input, const Argu
 // attribute, for which a test holds or does not; truth where no test is named.
 template <bool kAttribute, bool kKeep>
 absl::StatusOr<Value> Select(Runtime& runtime, const Value& input, const Arguments& arguments) {
-  ASSIGN_OR_RETURN(const std::shared_ptr<const List> list, Iterate(runtime, input));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const List> list, IterateIfTrue(runtime, input));
   constexpr size_t kTestAt = kAttribute ? 1 : 0;
   if (arguments.positional.size() < kTestAt) {
     return Fail("selectattr: the name of an attribute is missing");
@@ -226,6 +231,9 @@ absl::StatusOr<Value> Unique(Runtime& runtime, const Value& input, const Argumen
   std::vector<Value> unique;
   for (const Value& item : list->items) {
     ASSIGN_OR_RETURN(Value key, KeyOf(runtime, item, bound[1], bound[0]));
+    if (key.dict() || (key.list() && key.list()->flavor == List::Flavor::kList)) {
+      return WrongType(key, "is unhashable");
+    }
     bool seen = false;
     for (size_t i = 0; i < keys.size() && !seen; ++i) {
       ASSIGN_OR_RETURN(seen, Equal(runtime, keys[i], key));
