@@ -11,7 +11,7 @@
 namespace tandem {
 
 struct ModelConfig {
-  std::string name;          // general.name, or the file's
+  std::string name;  // general.name, or the file's
   int32_t num_layers = 0;
   int32_t hidden_dim = 0;
   int32_t ffn_dim = 0;
@@ -26,7 +26,7 @@ struct ModelConfig {
   // Angle per position of each rotated pair [rope_dim / 2], scaling (`llama3` factors,
   // linear) already applied.
   std::vector<float> rope_inv_freq;
-  bool tied_head = false;      // the head is the embedding table
+  bool tied_head = false;  // the head is the embedding table
   int64_t num_parameters = 0;
 };
 

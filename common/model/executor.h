@@ -30,9 +30,9 @@ struct StepSequence {
 
 // Limits of one Forward, fixed at load: its workspace is allocated once.
 struct ExecutorLimits {
-  int32_t max_step_tokens = 512;   // sum of token_ids over the sequences
-  int32_t max_logits_rows = 128;   // sum of num_logits
-  int32_t max_positions = 8192;    // of one sequence
+  int32_t max_step_tokens = 512;  // sum of token_ids over the sequences
+  int32_t max_logits_rows = 128;  // sum of num_logits
+  int32_t max_positions = 8192;   // of one sequence
 };
 
 // Runs one model on one device. Two executors in one process share nothing. Not

@@ -1,14 +1,14 @@
 #include "common/kernels/cpu/elementwise.h"
 
-#include <algorithm>
 #include <cmath>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "common/kernels/cpu/elementwise.cc"
-#include <hwy/foreach_target.h>  // before highway.h
+// clang-format off: the order matters
+#include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-
-#include <hwy/contrib/math/math-inl.h>  // after foreach_target.h
+#include <hwy/contrib/math/math-inl.h>
+// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace tandem::cpu::HWY_NAMESPACE {
@@ -110,8 +110,6 @@ HWY_EXPORT(RmsNormRow);
 HWY_EXPORT(SiluMulRow);
 HWY_EXPORT(ArgMaxOf);
 
-constexpr int32_t kMaxRopePairs = 256;
-
 }  // namespace
 
 void RmsNorm(const float* x, const float* weight, float epsilon, int64_t num_rows, int64_t dim,
@@ -134,27 +132,29 @@ int64_t ArgMax(const float* x, int64_t n) {
   return HWY_DYNAMIC_DISPATCH(ArgMaxOf)(x, static_cast<size_t>(n));
 }
 
-// Angles in double: at position 100,000 a float has lost 0.004 of a radian.
+void RopeAngles(const int32_t* positions, int64_t num_rows, const float* inv_freq,
+                int32_t num_pairs, float* cosines, float* sines) {
+  for (int64_t row = 0; row < num_rows; ++row) {
+    for (int32_t i = 0; i < num_pairs; ++i) {
+      const double angle = double{inv_freq[i]} * positions[row];
+      cosines[row * num_pairs + i] = static_cast<float>(std::cos(angle));
+      sines[row * num_pairs + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+}
+
 void Rope(const RopeArgs& args, ThreadPool& pool) {
+  const int32_t num_pairs = args.rope_dim / 2;
   pool.Run(static_cast<int32_t>(args.num_rows), [&](int32_t row, int32_t) {
-    float* x = args.x + row * args.x_stride;
-    for (int32_t first = 0; first < args.rope_dim / 2; first += kMaxRopePairs) {
-      const int32_t count = std::min(kMaxRopePairs, args.rope_dim / 2 - first);
-      float cosines[kMaxRopePairs];
-      float sines[kMaxRopePairs];
-      for (int32_t i = 0; i < count; ++i) {
-        const double angle = double{args.inv_freq[first + i]} * args.positions[row];
-        cosines[i] = static_cast<float>(std::cos(angle));
-        sines[i] = static_cast<float>(std::sin(angle));
-      }
-      for (int32_t head = 0; head < args.num_heads; ++head) {
-        float* pairs = x + head * args.head_dim + 2 * first;
-        for (int32_t i = 0; i < count; ++i) {
-          const float a = pairs[2 * i];
-          const float b = pairs[2 * i + 1];
-          pairs[2 * i] = a * cosines[i] - b * sines[i];
-          pairs[2 * i + 1] = a * sines[i] + b * cosines[i];
-        }
+    const float* cosines = args.cosines + int64_t{row} * num_pairs;
+    const float* sines = args.sines + int64_t{row} * num_pairs;
+    for (int32_t head = 0; head < args.num_heads; ++head) {
+      float* pairs = args.x + row * args.x_stride + head * args.head_dim;
+      for (int32_t i = 0; i < num_pairs; ++i) {
+        const float a = pairs[2 * i];
+        const float b = pairs[2 * i + 1];
+        pairs[2 * i] = a * cosines[i] - b * sines[i];
+        pairs[2 * i + 1] = a * sines[i] + b * cosines[i];
       }
     }
   });

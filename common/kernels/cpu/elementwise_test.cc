@@ -75,11 +75,13 @@ TEST(RopeTest, TurnsPairsByPositionAndLeavesTheRest) {
     inv_freq.push_back(static_cast<float>(std::pow(10000.0, -2.0 * i / kRopeDim)));
   }
   const std::vector<int32_t> positions = {0, 5, 4000};
+  std::vector<float> cosines(3 * kRopeDim / 2), sines(cosines.size());
+  RopeAngles(positions.data(), 3, inv_freq.data(), kRopeDim / 2, cosines.data(), sines.data());
   const auto before = RandomFloats(3 * 40, 5);
   auto x = before;
   Rope({.x = x.data(),
-        .positions = positions.data(),
-        .inv_freq = inv_freq.data(),
+        .cosines = cosines.data(),
+        .sines = sines.data(),
         .num_rows = 3,
         .x_stride = 40,
         .num_heads = kHeads,
