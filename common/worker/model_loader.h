@@ -17,8 +17,9 @@ struct LoadedModel {
 };
 
 // Loads options.model onto the CPU, telling its progress in bytes. The file is no longer
-// mapped when it returns. RESOURCE_EXHAUSTED when memory is short; anything else is the
-// file's fault. A file that is shortened meanwhile ends the process (ModelFileGuard).
+// mapped when it returns. RESOURCE_EXHAUSTED when memory is short, OUT_OF_RANGE for options
+// that do not fit the model; anything else is the file's fault. A file that is shortened meanwhile
+// ends the process (ModelFileGuard).
 absl::StatusOr<LoadedModel> LoadModel(const WorkerOptions& options,
                                       const std::function<void(int64_t, int64_t)>& on_progress);
 

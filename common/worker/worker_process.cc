@@ -62,7 +62,6 @@ void PrintReady(const WorkerOptions& options, int64_t weight_bytes, int64_t pool
 
 int PrintError(ExitCode code, const absl::Status& status) {
   const std::string message(status.message());
-  std::fprintf(stderr, "error: %s\n", message.c_str());
   PrintLine({{"event", "error"}, {"exit_code", static_cast<int>(code)}, {"message", message}});
   return code;
 }
@@ -140,6 +139,7 @@ int64_t NewIncarnation() {
 }
 
 ExitCode ExitCodeOfLoad(const absl::Status& status) {
+  if (absl::IsOutOfRange(status)) return kExitUsage;
   return absl::IsResourceExhausted(status) ? kExitMemory : kExitModelFile;
 }
 

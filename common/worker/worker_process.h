@@ -20,7 +20,7 @@ namespace tandem::worker {
 // A reader that is gone does not end the worker.
 void PrintProgress(int64_t done_bytes, int64_t total_bytes);
 void PrintReady(const WorkerOptions& options, int64_t weight_bytes, int64_t pool_bytes);
-// Also to standard error; returns `code`.
+// Returns `code`.
 int PrintError(ExitCode code, const absl::Status& status);
 
 // To be called first, while the process has one thread: blocks SIGTERM and SIGINT for

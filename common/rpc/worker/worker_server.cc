@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "grpc/grpc.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
 
@@ -20,6 +21,10 @@ constexpr auto kDrainTime = std::chrono::milliseconds(500);
 
 absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::string& listen,
                                                                   grpc::Service* service) {
+  // Held for the life of the process: the last grpc_shutdown of gRPC 1.51 now and then
+  // waits 10 s for a poller that nobody wakes, and the process is about to end anyway.
+  static const bool is_held = (grpc_init(), true);
+  (void)is_held;
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ResourceQuota quota("worker");
   quota.SetMaxThreads(kMaxThreads);
@@ -27,7 +32,7 @@ absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::str
   builder.SetResourceQuota(quota);
   builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
   builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
-  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 2);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 16 << 10);
