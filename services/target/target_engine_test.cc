@@ -2,212 +2,31 @@
 
 #include <cmath>
 #include <functional>
-#include <map>
-#include <optional>
 #include <random>
-#include <string>
 
-#include "common/ipc/pool_exchange.h"
-#include "common/kv/page_pool.h"
 #include "common/worker/draft_probs.h"
-#include "common/worker/fake_executor.h"
-#include "gtest/gtest.h"
+#include "services/target/target_engine_fixture.h"
 
 namespace tandem::target {
 namespace {
 
-using worker::FakeExecutor;
-using worker::FakeExecutorOptions;
-using worker::SequenceStep;
-using worker::VerifyResult;
-using worker::VerifyStepResult;
-using worker::WorkerStep;
-
-constexpr int32_t kPagePositions = 8;
-constexpr int32_t kNumPages = 96;
-constexpr int64_t kEpoch = 5;
-constexpr int32_t kPoison = 48;
-constexpr int32_t kFailing = 49;
-
-std::vector<int32_t> RandomTokens(std::mt19937& random, int32_t count) {
-  std::vector<int32_t> ids(count);
-  for (int32_t& id : ids) id = random() % 48;
-  return ids;
-}
-
-// A target with a pool, and the part of the gateway that hands out pages.
-class Bench {
- public:
-  explicit Bench(FakeExecutorOptions options = {.poison_token = kPoison, .failing_token = kFailing})
-      : executor_(options),
-        pool_(SharedPool::Create({.epoch = kEpoch,
-                                  .num_pages = kNumPages,
-                                  .page_bytes = 2048,
-                                  .num_draft_probs_slots = 2})
-                  .value()),
-        free_(kNumPages) {
-    EXPECT_TRUE(
-        executor_.AttachKv({.base = pool_.pages(), .page_bytes = 2048, .num_pages = kNumPages})
-            .ok());
-    engine_.emplace(TargetEngine::Create(&executor_, pool_.control(), 100).value());
-  }
-
-  // Pages for `positions` positions, with their generations published.
-  std::vector<worker::PageEntry> Pages(int32_t positions) {
-    std::vector<worker::PageEntry> entries;
-    const int32_t count = (positions + kPagePositions - 1) / kPagePositions;
-    const std::vector<PageId> pages = free_.Allocate(Role::kTarget, count).value();
-    for (const PageId page : pages) {
-      entries.push_back({page, free_.generation(page)});
-      pool_.control().SetGeneration(page, free_.generation(page));
-    }
-    return entries;
-  }
-
-  VerifyStepResult Run(WorkerStep step) {
-    step.pool_epoch = kEpoch;
-    return engine_->Run(step);
-  }
-  // One sequence's entry, alone in a step.
-  VerifyResult RunOne(SequenceStep step) {
-    const VerifyStepResult result = Run({.sequences = {std::move(step)}});
-    EXPECT_TRUE(result.status.ok()) << result.status;
-    return result.results.at(0);
-  }
-  void Open(int64_t id, SamplingParams params = {}) {
-    EXPECT_TRUE(Run({.open = {{SequenceId(id), std::move(params)}}}).status.ok());
-  }
-
-  TargetEngine& engine() { return *engine_; }
-  SharedPool& pool() { return pool_; }
-  KvPagePool& free() { return free_; }
-  FakeExecutor& executor() { return executor_; }
-  std::string PageBytes() const {
-    return {reinterpret_cast<const char*>(pool_.pages()), size_t{kNumPages} * 2048};
-  }
-
- private:
-  FakeExecutor executor_;
-  SharedPool pool_;
-  KvPagePool free_;
-  std::optional<TargetEngine> engine_;
-};
-
-// Plain decoding: the prompt in one piece, then token by token.
-std::vector<int32_t> PlainOutput(const std::vector<int32_t>& prompt, int32_t count,
-                                 const SamplingParams& params) {
-  Bench bench;
-  bench.Open(1, params);
-  std::vector<int32_t> history = prompt;
-  SequenceStep step = {.sequence = SequenceId(1),
-                       .start_position = 0,
-                       .token_ids = prompt,
-                       .pages = bench.Pages(static_cast<int32_t>(prompt.size()) + count + 1),
-                       .sample = true};
-  while (history.size() < prompt.size() + count) {
-    const VerifyResult result = bench.RunOne(step);
-    EXPECT_TRUE(result.status.ok()) << result.status;
-    history.push_back(result.next_token_id);
-    step = {.sequence = SequenceId(1),
-            .start_position = static_cast<int32_t>(history.size()) - 1,
-            .token_ids = {history.back()},
-            .sample = true};
-  }
-  return {history.begin() + prompt.size(), history.end()};
-}
-
-SamplingParams Params(float temperature, uint64_t seed) {
-  return {.temperature = temperature,
-          .top_k = 20,
-          .top_p = 0.95f,
-          .repetition_penalty = 1.1f,
-          .presence_penalty = 0.2f,
-          .seed = seed,
-          .used_vocab_size = 48};
-}
-
-// Several sequences with drafts that are right by chance, wrong, or cut short, rewinds
-// to earlier positions, prompts in chunks, and sequences that sit steps out.
-void ExpectSameWithDrafts(float temperature, uint32_t seed) {
-  SCOPED_TRACE(testing::Message() << "temperature " << temperature << " seed " << seed);
-  std::mt19937 random(seed);
-  constexpr int32_t kCount = 40;
-  struct Stream {
-    std::vector<int32_t> prompt, plain, history;
-    int32_t num_run = 0;  // positions in the cache
-  };
-  Bench bench;
-  std::map<int64_t, Stream> streams;
-  WorkerStep step;
-  for (int64_t id = 1; id <= 4; ++id) {
-    Stream& stream = streams[id];
-    stream.prompt = RandomTokens(random, 1 + random() % 80);
-    SamplingParams params = Params(temperature, seed * 10 + id);
-    params.prompt_tokens = static_cast<int32_t>(stream.prompt.size());
-    stream.plain = PlainOutput(stream.prompt, kCount, params);
-    stream.history = stream.prompt;
-    step.open.push_back({SequenceId(id), params});
-  }
-  int32_t num_accepted = 0;
-  bool is_first = true;
-  for (bool more = true; more; step = {}) {
-    more = false;
-    for (auto& [id, stream] : streams) {
-      const auto length = static_cast<int32_t>(stream.history.size());
-      const int32_t left = static_cast<int32_t>(stream.prompt.size()) + kCount - length;
-      if (left <= 0) continue;
-      more = true;
-      if (!is_first && random() % 4 == 0) continue;
-      if (random() % 5 == 0) stream.num_run = random() % (stream.num_run + 1);  // rewind
-      const bool is_chunk = random() % 4 == 0 && length - stream.num_run > 1;
-      const int32_t end =
-          is_chunk ? stream.num_run + 1 + random() % (length - stream.num_run - 1) : length;
-      SequenceStep entry = {
-          .sequence = SequenceId(id),
-          .start_position = stream.num_run,
-          .token_ids = {stream.history.begin() + stream.num_run, stream.history.begin() + end},
-          .sample = !is_chunk};
-      if (is_first) entry.pages = bench.Pages(140);
-      const int32_t num_drafts = is_chunk ? 0 : random() % std::min(left, 10);
-      for (int32_t i = 0; i < num_drafts; ++i) {
-        const bool is_right = random() % 4 != 0;
-        const size_t position = length + i - stream.prompt.size();
-        entry.draft_token_ids.push_back(is_right ? stream.plain[position]
-                                                 : static_cast<int32_t>(random() % 48));
-      }
-      stream.num_run = end;
-      step.sequences.push_back(std::move(entry));
-    }
-    is_first = false;
-    const VerifyStepResult result = bench.Run(step);
-    ASSERT_TRUE(result.status.ok()) << result.status;
-    for (size_t i = 0; i < step.sequences.size(); ++i) {
-      const VerifyResult& verified = result.results[i];
-      ASSERT_TRUE(verified.status.ok()) << verified.status;
-      const SequenceStep& entry = step.sequences[i];
-      if (!entry.sample) continue;
-      Stream& stream = streams[static_cast<int64_t>(entry.sequence)];
-      stream.history.insert(stream.history.end(), entry.draft_token_ids.begin(),
-                            entry.draft_token_ids.begin() + verified.num_accepted);
-      stream.num_run += verified.num_accepted;
-      num_accepted += verified.num_accepted;
-      stream.history.push_back(verified.next_token_id);
-    }
-  }
-  EXPECT_GT(num_accepted, 20);
-  for (const auto& [id, stream] : streams) {
-    const std::vector<int32_t> output(stream.history.begin() + stream.prompt.size(),
-                                      stream.history.begin() + stream.prompt.size() + kCount);
-    ASSERT_EQ(output, stream.plain) << "sequence " << id;
-  }
-}
-
-TEST(TargetEngineTest, GreedyOutputIsTheSameWithAnyDrafts) {
-  for (uint32_t seed = 0; seed < 15; ++seed) ExpectSameWithDrafts(0.0f, seed);
-}
-
-TEST(TargetEngineTest, CoupledOutputIsTheSameWithAnyDrafts) {
-  for (uint32_t seed = 0; seed < 15; ++seed) ExpectSameWithDrafts(1.3f, 100 + seed);
+TEST(TargetEngineTest, DamagedWeightsFailTheRequestAndNotTheProcess) {
+  auto executor = worker::LoadTinyModel(
+      {.is_damaged = true},
+      {.limits = {.max_step_tokens = 64, .max_logits_rows = 40, .max_positions = 64},
+       .page_positions = kPagePositions});
+  SharedPool pool =
+      SharedPool::Create({.epoch = kEpoch, .num_pages = 4, .page_bytes = 65536}).value();
+  ASSERT_TRUE(executor->AttachKv({.base = pool.pages(), .page_bytes = 65536, .num_pages = 4}).ok());
+  TargetEngine engine = TargetEngine::Create(executor.get(), pool.control(), 4).value();
+  const VerifyStepResult result = engine.Run({.pool_epoch = kEpoch,
+                                              .open = {{SequenceId(1), {}}},
+                                              .sequences = {{.sequence = SequenceId(1),
+                                                             .token_ids = {1, 2},
+                                                             .pages = {{PageId(0), 0}},
+                                                             .sample = true}}});
+  ASSERT_TRUE(result.status.ok());
+  EXPECT_EQ(result.results[0].status.code(), absl::StatusCode::kInternal);
 }
 
 TEST(TargetEngineTest, LogprobsComeForEachToken) {
@@ -408,14 +227,14 @@ TEST(TargetEngineTest, EntryWithoutTokensUpdatesPagesAndRewinds) {
   ASSERT_TRUE(
       bench.RunOne({.sequence = SequenceId(1), .token_ids = {1, 2, 3}, .pages = bench.Pages(8)})
           .status.ok());
-  const int32_t forwards = bench.executor().num_forwards();
+  const int32_t forwards = bench.num_forwards();
   ASSERT_TRUE(bench
                   .RunOne({.sequence = SequenceId(1),
                            .start_position = 2,
                            .first_page = 1,
                            .pages = bench.Pages(8)})
                   .status.ok());
-  EXPECT_EQ(bench.executor().num_forwards(), forwards);
+  EXPECT_EQ(bench.num_forwards(), forwards);
   EXPECT_EQ(bench.RunOne({.sequence = SequenceId(1), .start_position = 3, .token_ids = {4}})
                 .status.code(),
             absl::StatusCode::kAborted);

@@ -1,0 +1,154 @@
+// Speculation must not change the output: neither in a model of which every bit of history
+// counts, nor in real ones.
+#include <algorithm>
+#include <map>
+#include <random>
+#include <vector>
+
+#include "services/target/target_engine_fixture.h"
+
+namespace tandem::target {
+namespace {
+
+std::vector<int32_t> RandomTokens(std::mt19937& random, int32_t count) {
+  std::vector<int32_t> ids(count);
+  for (int32_t& id : ids) id = random() % 48;
+  return ids;
+}
+
+// Plain decoding: the prompt in one piece, then token by token.
+std::vector<int32_t> PlainOutput(const std::vector<int32_t>& prompt, int32_t count,
+                                 const SamplingParams& params, ExecutorKind kind) {
+  Bench bench(kind);
+  bench.Open(1, params);
+  std::vector<int32_t> history = prompt;
+  SequenceStep step = {.sequence = SequenceId(1),
+                       .start_position = 0,
+                       .token_ids = prompt,
+                       .pages = bench.Pages(static_cast<int32_t>(prompt.size()) + count + 1),
+                       .sample = true};
+  while (history.size() < prompt.size() + count) {
+    const VerifyResult result = bench.RunOne(step);
+    EXPECT_TRUE(result.status.ok()) << result.status;
+    history.push_back(result.next_token_id);
+    step = {.sequence = SequenceId(1),
+            .start_position = static_cast<int32_t>(history.size()) - 1,
+            .token_ids = {history.back()},
+            .sample = true};
+  }
+  return {history.begin() + prompt.size(), history.end()};
+}
+
+SamplingParams Params(float temperature, uint64_t seed) {
+  return {.temperature = temperature,
+          .top_k = 20,
+          .top_p = 0.95f,
+          .repetition_penalty = 1.1f,
+          .presence_penalty = 0.2f,
+          .seed = seed,
+          .used_vocab_size = 48};
+}
+
+// Several sequences with drafts that are right by chance, wrong, or cut short, rewinds
+// to earlier positions, prompts in chunks, and sequences that sit steps out.
+void ExpectSameWithDrafts(ExecutorKind kind, float temperature, uint32_t seed) {
+  SCOPED_TRACE(testing::Message() << "temperature " << temperature << " seed " << seed);
+  std::mt19937 random(seed);
+  constexpr int32_t kCount = 40;
+  struct Stream {
+    std::vector<int32_t> prompt, plain, history;
+    int32_t num_run = 0;  // positions in the cache
+  };
+  Bench bench(kind);
+  std::map<int64_t, Stream> streams;
+  WorkerStep step;
+  for (int64_t id = 1; id <= 4; ++id) {
+    Stream& stream = streams[id];
+    stream.prompt = RandomTokens(random, 1 + random() % 80);
+    SamplingParams params = Params(temperature, seed * 10 + id);
+    params.prompt_tokens = static_cast<int32_t>(stream.prompt.size());
+    stream.plain = PlainOutput(stream.prompt, kCount, params, kind);
+    stream.history = stream.prompt;
+    step.open.push_back({SequenceId(id), params});
+  }
+  int32_t num_accepted = 0;
+  bool is_first = true;
+  for (bool more = true; more; step = {}) {
+    more = false;
+    for (auto& [id, stream] : streams) {
+      const auto length = static_cast<int32_t>(stream.history.size());
+      const int32_t left = static_cast<int32_t>(stream.prompt.size()) + kCount - length;
+      if (left <= 0) continue;
+      more = true;
+      if (!is_first && random() % 4 == 0) continue;
+      if (random() % 5 == 0) stream.num_run = random() % (stream.num_run + 1);  // rewind
+      const bool is_chunk = random() % 4 == 0 && length - stream.num_run > 1;
+      const int32_t end =
+          is_chunk ? stream.num_run + 1 + random() % (length - stream.num_run - 1) : length;
+      SequenceStep entry = {
+          .sequence = SequenceId(id),
+          .start_position = stream.num_run,
+          .token_ids = {stream.history.begin() + stream.num_run, stream.history.begin() + end},
+          .sample = !is_chunk};
+      if (is_first) entry.pages = bench.Pages(140);
+      const int32_t num_drafts = is_chunk ? 0 : random() % std::min(left, 10);
+      for (int32_t i = 0; i < num_drafts; ++i) {
+        const bool is_right = random() % 4 != 0;
+        const size_t position = length + i - stream.prompt.size();
+        entry.draft_token_ids.push_back(is_right ? stream.plain[position]
+                                                 : static_cast<int32_t>(random() % 48));
+      }
+      stream.num_run = end;
+      step.sequences.push_back(std::move(entry));
+    }
+    is_first = false;
+    const VerifyStepResult result = bench.Run(step);
+    ASSERT_TRUE(result.status.ok()) << result.status;
+    for (size_t i = 0; i < step.sequences.size(); ++i) {
+      const VerifyResult& verified = result.results[i];
+      ASSERT_TRUE(verified.status.ok()) << verified.status;
+      const SequenceStep& entry = step.sequences[i];
+      if (!entry.sample) continue;
+      Stream& stream = streams[static_cast<int64_t>(entry.sequence)];
+      stream.history.insert(stream.history.end(), entry.draft_token_ids.begin(),
+                            entry.draft_token_ids.begin() + verified.num_accepted);
+      stream.num_run += verified.num_accepted;
+      num_accepted += verified.num_accepted;
+      stream.history.push_back(verified.next_token_id);
+    }
+  }
+  EXPECT_GT(num_accepted, 20);
+  for (const auto& [id, stream] : streams) {
+    const std::vector<int32_t> output(stream.history.begin() + stream.prompt.size(),
+                                      stream.history.begin() + stream.prompt.size() + kCount);
+    ASSERT_EQ(output, stream.plain) << "sequence " << id;
+  }
+}
+
+class TargetEngineLosslessTest : public testing::TestWithParam<ExecutorKind> {
+ protected:
+  int32_t num_seeds() const { return GetParam() == ExecutorKind::kFake ? 15 : 4; }
+};
+
+TEST_P(TargetEngineLosslessTest, GreedyOutputIsTheSameWithAnyDrafts) {
+  for (int32_t seed = 0; seed < num_seeds(); ++seed) ExpectSameWithDrafts(GetParam(), 0.0f, seed);
+}
+
+TEST_P(TargetEngineLosslessTest, CoupledOutputIsTheSameWithAnyDrafts) {
+  for (int32_t seed = 100; seed < 100 + num_seeds(); ++seed) {
+    ExpectSameWithDrafts(GetParam(), 1.3f, seed);
+  }
+}
+
+std::string KindName(const testing::TestParamInfo<ExecutorKind>& info) {
+  constexpr const char* kNames[] = {"Fake", "TinyF16", "TinyQ8", "TinyQ4"};
+  return kNames[static_cast<int>(info.param)];
+}
+
+INSTANTIATE_TEST_SUITE_P(Executors, TargetEngineLosslessTest,
+                         testing::Values(ExecutorKind::kFake, ExecutorKind::kTinyF16,
+                                         ExecutorKind::kTinyQ8, ExecutorKind::kTinyQ4),
+                         KindName);
+
+}  // namespace
+}  // namespace tandem::target
