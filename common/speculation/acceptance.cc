@@ -14,7 +14,7 @@ constexpr double kPositionTrials = 5.0;  // what rate() weighs against one posit
 
 void AcceptanceEstimate::Record(int32_t num_draft_tokens, int32_t num_accepted) {
   const int32_t num_tried =
-      std::min({num_draft_tokens, num_accepted + 1, int32_t{kMaxDraftTokens}});
+      std::min({num_draft_tokens, num_accepted + 1, int32_t{kMaxDraftLength}});
   for (int32_t i = 0; i < num_tried; ++i) {
     accepted_[i] = accepted_[i] * kDecay + (i < num_accepted ? 1.0 : 0.0);
     tried_[i] = tried_[i] * kDecay + 1.0;

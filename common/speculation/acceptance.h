@@ -6,7 +6,7 @@
 
 namespace tandem {
 
-inline constexpr int32_t kMaxDraftTokens = 16;
+inline constexpr int32_t kMaxDraftLength = 16;
 
 // Running estimate of P(draft token i is accepted | those before it were). A verify of
 // which n were kept says n times yes, once no at token n if there was one, and nothing
@@ -30,8 +30,8 @@ class AcceptanceEstimate {
 
  private:
   double prior_rate_;
-  std::array<double, kMaxDraftTokens> accepted_ = {};
-  std::array<double, kMaxDraftTokens> tried_ = {};
+  std::array<double, kMaxDraftLength> accepted_ = {};
+  std::array<double, kMaxDraftLength> tried_ = {};
 };
 
 }  // namespace tandem

@@ -68,7 +68,7 @@ DraftPlanner::Prospect DraftPlanner::ProspectOf(const DraftRequest& request,
     const AcceptanceEstimate& estimate = request.state->acceptance.Of(source, request.match.length);
     Survival result;
     double survives = 1.0;
-    while (result.size < std::min(request.max_tokens, int32_t{kMaxDraftTokens}) &&
+    while (result.size < std::min(request.max_tokens, int32_t{kMaxDraftLength}) &&
            affordable(source, result.size + 1)) {
       survives *= estimate.Conditional(result.size);
       result.probs[result.size++] = survives;
@@ -192,7 +192,7 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
     std::vector<DraftPlan> plans;
     double tokens = 0.0;
     for (const Prospect& prospect : prospects) {
-      plans.push_back(PlanOne(prospect, kMaxDraftTokens, 0.0, &tokens));
+      plans.push_back(PlanOne(prospect, kMaxDraftLength, 0.0, &tokens));
       if (plans.back().num_draft_tokens > 0) continue;
       plans.back().reason =
           IsAutomatic(*prospect.request) ? bypass::kCalibrating : BypassReason(*prospect.request);
@@ -200,7 +200,7 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
     return plans;
   }
   StepPlan best = PlanAtDepth(prospects, num_prefill_tokens, 0, 0.0);
-  for (int32_t depth = 1; depth <= kMaxDraftTokens && !calibrating; ++depth) {
+  for (int32_t depth = 1; depth <= kMaxDraftLength && !calibrating; ++depth) {
     for (const double least_survival : {0.0, 0.1, 0.25, 0.4, 0.6, 0.8, 0.9}) {
       StepPlan step = PlanAtDepth(prospects, num_prefill_tokens, depth, least_survival);
       if (step.tokens * best.seconds > best.tokens * step.seconds) best = std::move(step);
@@ -274,7 +274,7 @@ bool DraftPlanner::WorthCatchingUp(const SequenceDraftState& state, int32_t num_
   double best_rate = 1.0 / plain_step;
   double tokens = 1.0;
   double survives = 1.0;
-  for (int32_t length = 1; length <= kMaxDraftTokens; ++length) {
+  for (int32_t length = 1; length <= kMaxDraftLength; ++length) {
     survives *= estimate.Conditional(length - 1);
     tokens += survives;
     best_rate =

@@ -22,12 +22,17 @@ inline constexpr std::string_view kDraftDown = "draft_down";    // the worker is
 inline constexpr std::string_view kCatchingUp = "catching_up";  // its cache is being filled
 inline constexpr std::string_view kNoPages = "no_pages";        // none left for the draft
 inline constexpr std::string_view kNoSlot = "no_slot";  // REJECTION: no place for draft_probs
-inline constexpr std::string_view kNotWorthIt = "not_worth_it";  // slower than plain
-inline constexpr std::string_view kNoMatch = "no_match";         // lookup only, nothing found
-inline constexpr std::string_view kLastToken = "last_token";     // nothing to gain
-inline constexpr std::string_view kNoRows = "no_rows";           // the step is full
-inline constexpr std::string_view kCalibrating = "calibrating";  // measuring the plain step
-inline constexpr std::string_view kNoDraft = "no_draft";         // the draft gave nothing
+inline constexpr std::string_view kNotWorthIt = "not_worth_it";     // slower than plain
+inline constexpr std::string_view kNoMatch = "no_match";            // lookup only, nothing found
+inline constexpr std::string_view kLastToken = "last_token";        // nothing to gain
+inline constexpr std::string_view kNoRows = "no_rows";              // the step is full
+inline constexpr std::string_view kCalibrating = "calibrating";     // measuring the plain step
+inline constexpr std::string_view kNoDraft = "no_draft";            // the draft gave nothing
+inline constexpr std::string_view kDraftFailed = "draft_failed";    // it refused this sequence
+inline constexpr std::string_view kDraftContext = "draft_context";  // beyond the draft's context
+inline constexpr std::string_view kAll[] = {
+    kOff,       kDraftDown, kCatchingUp,  kNoPages, kNoSlot,      kNotWorthIt,  kNoMatch,
+    kLastToken, kNoRows,    kCalibrating, kNoDraft, kDraftFailed, kDraftContext};
 }  // namespace bypass
 inline constexpr std::string_view kProbe = "probe";  // drafted to see whether it pays again
 
@@ -62,9 +67,9 @@ struct DraftRequest {
   bool allow_draft = true;
   bool allow_lookup = true;
   // Tokens to draft if there is a source. 0 and 0: speculation is off. Equal: exactly
-  // that many. At most kMaxDraftTokens, and what may still be committed less one.
+  // that many. At most kMaxDraftLength, and what may still be committed less one.
   int32_t min_tokens = 0;
-  int32_t max_tokens = kMaxDraftTokens;
+  int32_t max_tokens = kMaxDraftLength;
   PromptLookup::Match match;
   std::string_view draft_unavailable;  // a bypass reason; empty: the draft can propose
   int32_t num_missing_tokens = 0;      // that the draft has to run before it can propose
@@ -113,7 +118,7 @@ class DraftPlanner {
  private:
   // Survival of each drafted token for one sequence and source, until it is not allowed.
   struct Survival {
-    std::array<double, kMaxDraftTokens> probs;
+    std::array<double, kMaxDraftLength> probs;
     int32_t size = 0;
   };
   struct Prospect {

@@ -103,7 +103,7 @@ double BestSpeedup(const Workers& workers, double acceptance) {
   double best = 1.0;
   double tokens = 1.0;
   double survives = 1.0;
-  for (int32_t length = 1; length <= kMaxDraftTokens; ++length) {
+  for (int32_t length = 1; length <= kMaxDraftLength; ++length) {
     survives *= acceptance;
     tokens += survives;
     best = std::max(best, tokens / (workers.Verify(1 + length) + workers.Propose(length)));
@@ -192,7 +192,7 @@ TEST_F(SinglePlan, PrefersALookupOverTheModelWhenItMatchesLong) {
 }
 
 TEST_F(SinglePlan, NeverExceedsWhatMayBeCommitted) {
-  for (int32_t max_tokens = 0; max_tokens <= kMaxDraftTokens; ++max_tokens) {
+  for (int32_t max_tokens = 0; max_tokens <= kMaxDraftLength; ++max_tokens) {
     request_.max_tokens = max_tokens;
     EXPECT_LE(Plan().num_draft_tokens, max_tokens);
   }

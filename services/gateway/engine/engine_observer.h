@@ -6,11 +6,12 @@
 
 #include "absl/time/time.h"
 #include "common/base/ids.h"
+#include "common/speculation/controller.h"
 #include "services/gateway/engine/request.h"
 
 namespace tandem::gateway {
 
-enum class DraftSource : int8_t { kNone, kDraft, kLookup };
+using ::tandem::DraftSource;
 
 // One sequence's part of one finished step.
 struct SequenceStepInfo {

@@ -1,0 +1,143 @@
+// What came out of a round becomes part of the answers.
+#include <algorithm>
+
+#include "services/gateway/engine/engine_impl.h"
+
+namespace tandem::gateway {
+namespace {
+
+constexpr int32_t kMaxReplays = 1;
+
+const char* SourceName(DraftSource source) {
+  switch (source) {
+    case DraftSource::kDraft:
+      return "draft";
+    case DraftSource::kLookup:
+      return "lookup";
+    case DraftSource::kNone:
+      break;
+  }
+  return "";
+}
+
+}  // namespace
+
+void Engine::Impl::Commit(Round* round, const VerifyStepResult& result, bool was_overlapped,
+                          absl::Duration round_trip) {
+  StepInfo info{.role = Role::kTarget,
+                .num_sequences = static_cast<int32_t>(round->entries.size()),
+                .num_rows = 0,
+                .num_prefill_tokens = round->num_prefill_tokens,
+                .round_trip = round_trip,
+                .compute = result.forward,
+                .sample = result.sample};
+  std::vector<DraftPlanner::Outcome> outcomes;
+  int32_t num_drafts = 0;
+  for (size_t i = 0; i < round->entries.size(); ++i) {
+    const Entry& entry = round->entries[i];
+    if (entry.samples) info.num_rows += 1 + static_cast<int32_t>(entry.draft_token_ids.size());
+    if (!entry.is_planned || !result.results[i].status.ok()) continue;
+    outcomes.push_back({.state = &entry.sequence->draft_state,
+                        .plan = entry.plan,
+                        .num_draft_tokens = static_cast<int32_t>(entry.draft_token_ids.size()),
+                        .num_accepted = result.results[i].num_accepted});
+    num_drafts += outcomes.back().num_draft_tokens;
+  }
+  observer_->OnStep(info);
+  // Only steps of drafts and decodes, alone on the machine, say what a row costs.
+  if (round->num_prefill_tokens == 0 && !was_overlapped && round_trip > absl::ZeroDuration()) {
+    planner_.costs().ObserveVerify(info.num_rows, absl::ToDoubleSeconds(round_trip));
+  }
+  planner_.Record(outcomes);
+  if (!outcomes.empty()) {
+    mean_draft_length_ = 1.0 * num_drafts / static_cast<double>(outcomes.size());
+  }
+  if (planner_.costs().knows_verify() && !outcomes.empty()) {
+    plain_step_ = absl::Seconds(planner_.costs().Verify(static_cast<int32_t>(outcomes.size())));
+  }
+  for (size_t i = 0; i < round->entries.size(); ++i) {
+    CommitOne(&round->entries[i], result.results[i]);
+  }
+}
+
+void Engine::Impl::CommitOne(Entry* entry, const VerifyResult& result) {
+  Sequence* sequence = entry->sequence;
+  if (!result.status.ok()) {
+    FailOrReplay(sequence, result.status);
+    return;
+  }
+  RoleState& target = sequence->role(Role::kTarget);
+  target.kv_length += entry->num_tokens;
+  sequence->num_target_losses = 0;
+  if (!entry->samples) return;
+
+  // What was refused is rewound by the start position of the next step.
+  target.kv_length += result.num_accepted;
+  sequence->role(Role::kDraft).kv_length += std::min(result.num_accepted, entry->num_drafted_kv);
+  sequence->num_replays = 0;
+  std::optional<OutputAssembler::End> end;
+  int32_t num_committed = 0;
+  for (int32_t i = 0; i <= result.num_accepted && !end; ++i) {
+    const bool is_draft = i < result.num_accepted;
+    end = sequence->Commit(is_draft ? entry->draft_token_ids[i] : result.next_token_id,
+                           result.logprobs.empty() ? nullptr : &result.logprobs[i]);
+    ++num_committed;
+  }
+  ReportProgress(*entry, num_committed, result.num_accepted);
+  if (sequence->output.has_delta()) sequence->sink->OnDelta(sequence->output.TakeDelta());
+  if (end) Finish(sequence, *end);
+}
+
+void Engine::Impl::ReportProgress(const Entry& entry, int32_t num_committed, int32_t num_accepted) {
+  Sequence* sequence = entry.sequence;
+  FinishedInfo& info = sequence->info;
+  const absl::Duration now = clock_->Now();
+  if (sequence->num_output_tokens() == num_committed) {
+    sequence->first_token = now;
+    observer_->OnFirstToken(sequence->first_step - sequence->request.arrival,
+                            now - sequence->request.arrival);
+  } else {
+    observer_->OnInterTokenLatency(now - sequence->last_commit, num_committed);
+    info.estimated_plain_decode += num_committed * plain_step_;
+  }
+  sequence->last_commit = now;
+  if (!entry.is_planned) return;
+
+  const int32_t num_drafts = static_cast<int32_t>(entry.draft_token_ids.size());
+  const DraftSource source = num_drafts > 0 ? entry.plan.source : DraftSource::kNone;
+  const std::string_view reason = num_drafts > 0              ? std::string_view()
+                                  : entry.plan.reason.empty() ? bypass::kNoDraft
+                                                              : entry.plan.reason;
+  ++info.num_steps;
+  info.num_draft_tokens += num_drafts;
+  info.num_accepted += num_accepted;
+  if (source == DraftSource::kLookup) {
+    info.num_lookup_draft_tokens += num_drafts;
+    info.num_lookup_accepted += num_accepted;
+  }
+  if (!reason.empty()) ++info.bypass_reasons[std::string(reason)];
+  observer_->OnSequenceStep({.source = source,
+                             .num_draft_tokens = num_drafts,
+                             .num_accepted = num_accepted,
+                             .num_committed = num_committed,
+                             .bypass_reason = reason});
+  sequence->Trace({.source = SourceName(source),
+                   .drafted = num_drafts,
+                   .accepted = num_accepted,
+                   .reason = std::string(entry.plan.probe ? kProbe : reason)});
+}
+
+// A worker that lost the sequence, or refuses a page of it, gets it again once; any other
+// error is the request's end, and of no other.
+void Engine::Impl::FailOrReplay(Sequence* sequence, const absl::Status& status) {
+  const bool is_lost = absl::IsAborted(status) || absl::IsNotFound(status);
+  if (!is_lost || sequence->num_replays >= kMaxReplays) {
+    Fail(sequence, status);
+    return;
+  }
+  ++sequence->num_replays;
+  DropKv(Role::kTarget, sequence);
+  sequence->ForgetKv(Role::kTarget);
+}
+
+}  // namespace tandem::gateway

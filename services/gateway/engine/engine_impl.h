@@ -1,0 +1,153 @@
+// The engine's state, and its parts: engine.cc queues and ends requests, recovery.cc watches
+// the workers, schedule.cc picks what runs, round.cc runs it, commit.cc takes the result;
+// schedule_draft.cc is what the draft does.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "services/gateway/engine/batch_planner.h"
+#include "services/gateway/engine/engine.h"
+#include "services/gateway/engine/page_planner.h"
+#include "services/gateway/engine/sequence.h"
+
+namespace tandem::gateway {
+
+// Invariants between calls:
+//   - a sequence is in waiting_ or in running_, both sorted by id except that preempted
+//     sequences wait in front;
+//   - waiting sequences hold no pages and no slot;
+//   - tokens are the truth, KV is a cache: role(r).kv_length <= length().
+class Engine::Impl {
+ public:
+  Impl(const EngineOptions& options, const Clock* clock, const Tokenizer* tokenizer,
+       TargetLink* target, DraftLink* draft, PageFence* fence, EngineObserver* observer);
+  ~Impl();
+
+  absl::StatusOr<SequenceId> Submit(GenerationRequest request, GenerationSink* sink);
+  void Cancel(SequenceId id, const absl::Status& reason);
+  bool RunOnce();
+
+  int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
+  int32_t num_waiting() const { return static_cast<int32_t>(waiting_.size()); }
+
+ private:
+  using Sequences = std::vector<std::unique_ptr<Sequence>>;
+
+  // One sequence's part of a round.
+  struct Entry {
+    Sequence* sequence = nullptr;
+    int32_t num_tokens = 0;  // certain tokens for the target to run
+    bool samples = false;    // a token comes out
+    DraftPlan plan;
+    bool is_planned = false;  // a decode: the planner chose, and is told the outcome
+    std::vector<int32_t> draft_token_ids;
+    int32_t num_drafted_kv = 0;  // of draft_token_ids, run by the draft
+  };
+  struct Round {
+    std::vector<Entry> entries;
+    int32_t num_prefill_tokens = 0;
+    WorkerStep propose;
+    std::vector<Sequence*> proposing;  // of propose.sequences
+    bool has_proposals = false;        // else it only fills the draft's cache
+    absl::Duration propose_sent;
+  };
+
+  // What is known of one worker.
+  struct Worker {
+    std::optional<WorkerFacts> facts;  // none while it is down
+    absl::Duration down_since;
+    std::vector<SequenceId> release;  // to be told with the next step
+    absl::Duration retry_at = absl::ZeroDuration();
+    absl::Duration backoff = absl::ZeroDuration();
+    int32_t num_refusals = 0;  // steps refused in a row
+  };
+
+  // engine.cc
+  absl::StatusOr<SequenceLimits> LimitsFor(int64_t num_prompt_tokens, int64_t max_tokens) const;
+  Sequence* Find(SequenceId id);
+  void FreeMemory(Sequence* sequence);
+  std::unique_ptr<Sequence> Remove(Sequence* sequence);
+  void Fail(Sequence* sequence, const absl::Status& status);
+  void Finish(Sequence* sequence, const OutputAssembler::End& end);
+  bool EndOverdue();
+  std::optional<absl::Status> Overdue(Sequence* sequence);
+  void ReportGauges();
+
+  // recovery.cc
+  void RefreshTarget();
+  void RefreshDraft();
+  void LoseTarget(const absl::Status& status);
+  void LoseDraft(const absl::Status& status);
+  void ForgetDrafts();
+  void DropKv(Role role, Sequence* sequence);
+  bool EndWithoutTarget();
+  void BlameForLoss(const std::vector<Entry>& entries, const absl::Status& status);
+
+  // schedule.cc
+  void Admit();
+  bool FitsBesideOthers(const Sequence& sequence) const;
+  Round Schedule();
+  std::vector<Sequence*> ChooseActive();
+  bool MakeRoom(int32_t num_positions, Sequence* sequence);
+  bool DropYoungestDraftPages();
+  void Preempt(Sequence* sequence);
+  void PlanDrafts(Round* round);
+  DraftRequest DraftRequestOf(Sequence* sequence);
+  int32_t MaxDraftTokens(const Sequence& sequence) const;
+
+  // schedule_draft.cc
+  std::string_view WhyNoDraft(Sequence* sequence);
+  bool IsWorthFilling(const Sequence& sequence) const;
+  void ScheduleProposals(Round* round);
+  void ScheduleCatchUp(const std::vector<Sequence*>& active, Round* round);
+  bool AddToPropose(Sequence* sequence, int32_t num_tokens, const DraftPlan& plan, Round* round);
+
+  // round.cc
+  void Start(Sequence* sequence);
+  void SendPropose(Round* round);
+  void AwaitPropose(Round* round);
+  void ObservePropose(const Round& round, const ProposeStepResult& result,
+                      absl::Duration round_trip);
+  void TakeProposals(const ProposeStepResult& result, Round* round);
+  void RefusedByDraft(Sequence* sequence);
+  WorkerStep VerifyStepOf(const Round& round);
+  void RunRound(Round* round);
+  void CheckVerifyResult(const Round& round, VerifyStepResult* result) const;
+  bool SendReleases();
+
+  // commit.cc
+  void Commit(Round* round, const VerifyStepResult& result, bool was_overlapped,
+              absl::Duration round_trip);
+  void CommitOne(Entry* entry, const VerifyResult& result);
+  void ReportProgress(const Entry& entry, int32_t num_committed, int32_t num_accepted);
+  void FailOrReplay(Sequence* sequence, const absl::Status& status);
+
+  const EngineOptions options_;
+  const Clock* clock_;
+  const Tokenizer* tokenizer_;
+  TargetLink* target_link_;
+  DraftLink* draft_link_;  // null: no draft
+  PageFence* fence_;
+  EngineObserver* observer_;
+
+  PagePlanner pages_;
+  DraftPlanner planner_;
+  Worker target_;
+  Worker draft_;
+  std::deque<std::unique_ptr<Sequence>> waiting_;
+  Sequences running_;
+  int64_t next_id_ = 1;
+  size_t next_in_turn_ = 0;
+  double mean_draft_length_ = 0.0;
+  absl::Duration plain_step_ = absl::ZeroDuration();  // as measured; zero: not yet
+
+  // Sinks are called in the middle of a round: what they ask for waits until its end.
+  bool in_round_ = false;
+  std::vector<std::pair<SequenceId, absl::Status>> cancelled_;
+};
+
+}  // namespace tandem::gateway

@@ -1,0 +1,212 @@
+// One round: ask the draft, then the target.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "services/gateway/engine/engine_impl.h"
+
+namespace tandem::gateway {
+namespace {
+
+// A draft that hangs must not hold up the target for as long as a target may take.
+constexpr absl::Duration kMaxDraftTimeout = absl::Seconds(10);
+// Ids to release are told with the next step, or in one of their own when there are many.
+constexpr size_t kMaxReleases = 64;
+
+}  // namespace
+
+void Engine::Impl::SendPropose(Round* round) {
+  round->propose.release = std::exchange(draft_.release, {});
+  round->propose_sent = clock_->Now();
+  draft_link_->Send(round->propose);
+}
+
+void Engine::Impl::AwaitPropose(Round* round) {
+  const absl::StatusOr<ProposeStepResult> result =
+      draft_link_->Await(std::min(options_.step_timeout, kMaxDraftTimeout));
+  const absl::Duration round_trip = clock_->Now() - round->propose_sent;
+  if (!result.ok() || result->results.size() != round->propose.sequences.size()) {
+    LoseDraft(result.ok() ? absl::InternalError(absl::StrCat(
+                                result->results.size(), " results for ",
+                                round->propose.sequences.size(), " sequences of the draft"))
+                          : result.status());
+    for (Entry& entry : round->entries) {
+      if (entry.plan.source == DraftSource::kDraft) entry.plan = {.reason = bypass::kDraftDown};
+    }
+    return;
+  }
+  draft_.backoff = absl::ZeroDuration();
+  TakeProposals(*result, round);
+  ObservePropose(*round, *result, round_trip);
+}
+
+void Engine::Impl::ObservePropose(const Round& round, const ProposeStepResult& result,
+                                  absl::Duration round_trip) {
+  int32_t num_tokens = 0;
+  int32_t num_drafts = 0;
+  int32_t longest = 0;
+  int32_t num_drafting = 0;
+  for (size_t i = 0; i < round.propose.sequences.size(); ++i) {
+    const SequenceStep& step = round.propose.sequences[i];
+    const int32_t num_made = static_cast<int32_t>(result.results[i].draft_token_ids.size());
+    num_tokens += static_cast<int32_t>(step.token_ids.size());
+    num_drafts += num_made;
+    num_drafting += step.num_draft_tokens > 0 ? 1 : 0;
+    // One that stops early has made a token that it threw away.
+    longest = std::max(longest, std::min(step.num_draft_tokens, num_made + 1));
+  }
+  observer_->OnStep({.role = Role::kDraft,
+                     .num_sequences = static_cast<int32_t>(round.propose.sequences.size()),
+                     .num_rows = num_drafts,
+                     .num_prefill_tokens = num_tokens,
+                     .round_trip = round_trip,
+                     .compute = result.prefill + result.draft,
+                     .sample = absl::ZeroDuration()});
+  constexpr int32_t kFewTokens = 3;  // a sequence has one or two after a verify
+  constexpr int32_t kManyTokens = 32;
+  if (longest > 0 && num_tokens <= kFewTokens * num_drafting && round_trip > absl::ZeroDuration()) {
+    planner_.costs().ObservePropose(num_drafting, longest, absl::ToDoubleSeconds(round_trip));
+  }
+  if (num_tokens >= kManyTokens && result.prefill > absl::ZeroDuration()) {
+    planner_.costs().ObserveDraftPrefill(num_tokens, absl::ToDoubleSeconds(result.prefill));
+  }
+}
+
+void Engine::Impl::TakeProposals(const ProposeStepResult& result, Round* round) {
+  for (size_t i = 0; i < round->proposing.size(); ++i) {
+    Sequence* sequence = round->proposing[i];
+    const SequenceStep& step = round->propose.sequences[i];
+    const ProposeResult& proposed = result.results[i];
+    if (!proposed.status.ok()) {
+      RefusedByDraft(sequence);
+      continue;
+    }
+    sequence->role(Role::kDraft).kv_length =
+        step.start_position + static_cast<int32_t>(step.token_ids.size());
+  }
+  for (Entry& entry : round->entries) {
+    if (entry.plan.source != DraftSource::kDraft) continue;
+    const auto place = std::find(round->proposing.begin(), round->proposing.end(), entry.sequence);
+    const ProposeResult& proposed = result.results[place - round->proposing.begin()];
+    const int32_t num_made = static_cast<int32_t>(proposed.draft_token_ids.size());
+    if (!proposed.status.ok() || num_made > entry.plan.num_draft_tokens) {
+      entry.plan = {.reason = bypass::kDraftFailed};
+      continue;
+    }
+    for (const int32_t id : proposed.draft_token_ids) {
+      if (id < 0 || id >= target_.facts->vocab_size) break;
+      entry.draft_token_ids.push_back(id);
+    }
+    // All but the last were run.
+    entry.num_drafted_kv = std::max(0, num_made - 1);
+  }
+}
+
+void Engine::Impl::RefusedByDraft(Sequence* sequence) {
+  ++sequence->num_draft_failures;
+  DropKv(Role::kDraft, sequence);
+  sequence->ForgetKv(Role::kDraft);  // opened anew the next time
+}
+
+WorkerStep Engine::Impl::VerifyStepOf(const Round& round) {
+  WorkerStep verify;
+  verify.release = std::exchange(target_.release, {});
+  for (const Entry& entry : round.entries) {
+    Sequence* sequence = entry.sequence;
+    RoleState& state = sequence->role(Role::kTarget);
+    if (!state.is_open) {
+      verify.open.push_back({sequence->id, sequence->request.sampling});
+      state.is_open = true;
+    }
+    SequenceStep step{.sequence = sequence->id, .start_position = state.kv_length};
+    const auto first = sequence->tokens.begin() + state.kv_length;
+    step.token_ids.assign(first, first + entry.num_tokens);
+    step.draft_token_ids = entry.draft_token_ids;
+    step.sample = entry.samples;
+    if (entry.plan.source == DraftSource::kDraft && !entry.draft_token_ids.empty() &&
+        sequence->needs_draft_probs()) {
+      step.draft_probs_slot = sequence->draft_probs_slot;
+    }
+    pages_.FillPages(Role::kTarget, sequence, &step);
+    verify.sequences.push_back(std::move(step));
+  }
+  return verify;
+}
+
+void Engine::Impl::Start(Sequence* sequence) {
+  sequence->is_started = true;
+  sequence->first_step = clock_->Now();
+  sequence->sink->OnStarted(
+      {.cached_tokens = 0, .queue_time = sequence->first_step - sequence->request.arrival});
+}
+
+void Engine::Impl::RunRound(Round* round) {
+  for (const Entry& entry : round->entries) {
+    if (!entry.sequence->is_started) Start(entry.sequence);
+  }
+  const bool asks_draft =
+      !round->proposing.empty() || (draft_.facts && draft_.release.size() >= kMaxReleases);
+  if (asks_draft) SendPropose(round);
+  if (asks_draft && round->has_proposals) AwaitPropose(round);
+
+  const absl::Duration sent = clock_->Now();
+  target_link_->Send(VerifyStepOf(*round));
+  // Filling the draft's cache runs beside the verify: nobody waits for it.
+  const bool is_overlapped = asks_draft && !round->has_proposals;
+  absl::StatusOr<VerifyStepResult> result = target_link_->Await(options_.step_timeout);
+  const absl::Duration round_trip = clock_->Now() - sent;
+  if (is_overlapped) AwaitPropose(round);
+  if (result.ok() && result->results.size() != round->entries.size()) {
+    result = absl::InternalError(absl::StrCat(result->results.size(), " results for ",
+                                              round->entries.size(), " sequences of the target"));
+  }
+  if (!result.ok()) {
+    LoseTarget(result.status());
+    BlameForLoss(round->entries, result.status());
+    return;
+  }
+  target_.num_refusals = 0;
+  CheckVerifyResult(*round, &*result);
+  Commit(round, *result, is_overlapped, round_trip);
+}
+
+// A result that cannot be is that sequence's error; nothing of it is used.
+void Engine::Impl::CheckVerifyResult(const Round& round, VerifyStepResult* result) const {
+  for (size_t i = 0; i < round.entries.size(); ++i) {
+    const Entry& entry = round.entries[i];
+    VerifyResult& verified = result->results[i];
+    if (!verified.status.ok() || !entry.samples) continue;
+    const int32_t num_drafts = static_cast<int32_t>(entry.draft_token_ids.size());
+    const bool possible =
+        verified.num_accepted >= 0 && verified.num_accepted <= num_drafts &&
+        verified.next_token_id >= 0 && verified.next_token_id < target_.facts->vocab_size &&
+        (verified.logprobs.empty() ||
+         static_cast<int32_t>(verified.logprobs.size()) == verified.num_accepted + 1);
+    if (possible) continue;
+    verified.status = absl::InternalError(
+        absl::StrCat("the target answered ", verified.num_accepted, " of ", num_drafts,
+                     " drafts accepted, next token ", verified.next_token_id, ", ",
+                     verified.logprobs.size(), " log-probabilities: no such result can be"));
+  }
+}
+
+// With nothing to run, the workers still hear of what is over.
+bool Engine::Impl::SendReleases() {
+  bool sent = false;
+  if (!target_.release.empty()) {
+    WorkerStep step;
+    step.release = std::exchange(target_.release, {});
+    target_link_->Send(step);
+    const absl::StatusOr<VerifyStepResult> result = target_link_->Await(options_.step_timeout);
+    if (!result.ok()) LoseTarget(result.status());
+    sent = true;
+  }
+  if (draft_.facts && !draft_.release.empty()) {
+    Round round;
+    SendPropose(&round);
+    AwaitPropose(&round);
+    sent = true;
+  }
+  return sent;
+}
+
+}  // namespace tandem::gateway

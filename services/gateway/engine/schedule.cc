@@ -1,0 +1,209 @@
+// What runs in the next round: who is admitted, who gets tokens and pages, who drafts.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "services/gateway/engine/engine_impl.h"
+
+namespace tandem::gateway {
+
+// Waiting requests are admitted in order; one that does not fit yet holds up those behind
+// it, so that a large one is not passed over for ever.
+void Engine::Impl::Admit() {
+  while (!waiting_.empty() && num_running() < options_.max_running) {
+    Sequence* sequence = waiting_.front().get();
+    if (!sequence->is_started) {
+      // Limits may have been unknown, or others, when it was submitted.
+      const absl::StatusOr<SequenceLimits> limits =
+          LimitsFor(sequence->num_prompt_tokens, sequence->request.stopping.max_tokens);
+      if (!limits.ok()) {
+        Fail(sequence, limits.status());
+        continue;
+      }
+      sequence->limits = *limits;
+      sequence->output = OutputAssembler(tokenizer_, sequence->request.stopping, limits->max_tokens,
+                                         limits->reason_at_max_tokens);
+    } else if (sequence->length() > pages_.Capacity(Role::kTarget)) {
+      Fail(sequence, absl::ResourceExhaustedError(absl::StrCat(
+                         "the sequence has ", sequence->length(), " tokens, the new page pool ",
+                         "holds ", pages_.Capacity(Role::kTarget))));
+      continue;
+    }
+    if (!FitsBesideOthers(*sequence)) return;
+    const auto place =
+        std::upper_bound(running_.begin(), running_.end(), sequence->id,
+                         [](SequenceId id, const auto& other) { return id < other->id; });
+    sequence->is_running = true;
+    running_.insert(place, std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+// Whether there are pages for all its tokens, next to what the running ones still lack for
+// theirs. Pages of drafts count as free.
+bool Engine::Impl::FitsBesideOthers(const Sequence& sequence) const {
+  if (running_.empty()) return true;
+  int32_t available = pages_.num_free() + pages_.num_used(Role::kDraft);
+  for (const auto& other : running_) {
+    const int32_t held = static_cast<int32_t>(other->role(Role::kTarget).pages.size());
+    available -= std::max(0, pages_.PagesFor(Role::kTarget, other->length() + 1) - held);
+  }
+  return pages_.PagesFor(Role::kTarget, sequence.length() + 1) <= available;
+}
+
+// Running sequences whose client reads. One that was there each time the target died runs
+// alone, so that only the cause is blamed.
+std::vector<Sequence*> Engine::Impl::ChooseActive() {
+  std::vector<Sequence*> active;
+  std::vector<Sequence*> suspects;
+  for (const auto& sequence : running_) {
+    if (sequence->congested_since != absl::InfiniteDuration()) continue;
+    active.push_back(sequence.get());
+    if (sequence->num_target_losses > 0) suspects.push_back(sequence.get());
+  }
+  const size_t max_rows = std::max(1, target_.facts->max_logits_rows);
+  if (!suspects.empty()) return {suspects[next_in_turn_++ % suspects.size()]};
+  if (active.size() > max_rows) {
+    std::rotate(active.begin(), active.begin() + next_in_turn_ % active.size(), active.end());
+    next_in_turn_ += max_rows;
+    active.resize(max_rows);
+    std::sort(active.begin(), active.end(),
+              [](const Sequence* a, const Sequence* b) { return a->id < b->id; });
+  }
+  return active;
+}
+
+Engine::Impl::Round Engine::Impl::Schedule() {
+  Round round;
+  const std::vector<Sequence*> active = ChooseActive();
+  std::vector<int32_t> num_missing;
+  int32_t num_decoding = 0;
+  for (const Sequence* sequence : active) {
+    const bool is_decoding = sequence->is_decoding();
+    num_decoding += is_decoding ? 1 : 0;
+    num_missing.push_back(is_decoding ? 0 : sequence->num_missing(Role::kTarget));
+  }
+  // Without anybody waiting for a token, a prompt may take the whole step.
+  const int32_t budget = num_decoding == 0
+                             ? target_.facts->max_step_tokens
+                             : std::clamp(target_.facts->max_step_tokens - num_decoding, 1,
+                                          std::max(1, options_.prefill_chunk_tokens));
+  const std::vector<int32_t> shares = SharePrefill(num_missing, budget);
+  for (size_t i = 0; i < active.size(); ++i) {
+    Sequence* sequence = active[i];
+    Entry entry{.sequence = sequence, .plan = {}, .draft_token_ids = {}};
+    entry.is_planned = sequence->is_decoding();
+    entry.num_tokens = entry.is_planned ? 1 : shares[i];
+    const int32_t end = sequence->role(Role::kTarget).kv_length + entry.num_tokens;
+    entry.samples = end == sequence->length();
+    // Older ones come first and take from younger ones, never the other way round.
+    if (entry.num_tokens == 0 || !sequence->is_running || !MakeRoom(end, sequence)) continue;
+    if (!entry.is_planned) round.num_prefill_tokens += entry.num_tokens;
+    round.entries.push_back(std::move(entry));
+  }
+  if (round.entries.empty()) return round;
+  PlanDrafts(&round);
+  ScheduleProposals(&round);
+  ScheduleCatchUp(active, &round);
+  return round;
+}
+
+// Target pages for `num_positions`: from the free ones, else from drafts, else from the
+// youngest sequence. False when the sequence itself had to go.
+bool Engine::Impl::MakeRoom(int32_t num_positions, Sequence* sequence) {
+  while (!pages_.Grow(Role::kTarget, num_positions, /*keep_free=*/0, sequence)) {
+    if (DropYoungestDraftPages()) continue;
+    if (running_.size() == 1) {
+      Fail(sequence, absl::ResourceExhaustedError(
+                         absl::StrCat(num_positions, " positions do not fit the page pool of ",
+                                      pages_.num_pages(), " pages")));
+      return false;
+    }
+    Sequence* youngest = running_.back().get();
+    Preempt(youngest);
+    if (youngest == sequence) return false;
+  }
+  return true;
+}
+
+bool Engine::Impl::DropYoungestDraftPages() {
+  for (auto i = running_.rbegin(); i != running_.rend(); ++i) {
+    if ((*i)->role(Role::kDraft).pages.empty()) continue;
+    DropKv(Role::kDraft, i->get());
+    observer_->OnPreemption("draft_pages");
+    return true;
+  }
+  return false;
+}
+
+// Its tokens are kept and run again when there is room: the output does not change.
+void Engine::Impl::Preempt(Sequence* sequence) {
+  DropKv(Role::kTarget, sequence);
+  DropKv(Role::kDraft, sequence);
+  ++sequence->info.num_preemptions;
+  sequence->is_running = false;
+  observer_->OnPreemption("recompute");
+  const auto place = std::find_if(running_.begin(), running_.end(),
+                                  [&](const auto& other) { return other.get() == sequence; });
+  waiting_.push_front(std::move(*place));
+  running_.erase(place);
+}
+
+void Engine::Impl::PlanDrafts(Round* round) {
+  std::vector<DraftRequest> requests;
+  int32_t num_samples = 0;
+  for (const Entry& entry : round->entries) {
+    if (entry.is_planned) {
+      requests.push_back(DraftRequestOf(entry.sequence));
+    } else if (entry.samples) {
+      ++num_samples;
+    }
+  }
+  std::vector<DraftPlan> plans = planner_.Plan(requests, round->num_prefill_tokens);
+  const int32_t max_rows = std::min(target_.facts->max_logits_rows - num_samples,
+                                    target_.facts->max_step_tokens - round->num_prefill_tokens);
+  TrimDrafts(std::max(max_rows, static_cast<int32_t>(plans.size())), &plans);
+  size_t next = 0;
+  for (Entry& entry : round->entries) {
+    if (!entry.is_planned) continue;
+    entry.plan = plans[next++];
+    // Drafts are not worth anybody's pages: what is free, or fewer of them.
+    while (entry.plan.num_draft_tokens > 0 &&
+           !pages_.Grow(Role::kTarget, entry.sequence->length() + entry.plan.num_draft_tokens,
+                        /*keep_free=*/0, entry.sequence)) {
+      if (--entry.plan.num_draft_tokens == 0) entry.plan = {.reason = bypass::kNoPages};
+    }
+    if (entry.plan.source != DraftSource::kLookup) continue;
+    entry.draft_token_ids =
+        entry.sequence->lookup.Draft(entry.sequence->lookup.Find(), entry.plan.num_draft_tokens);
+  }
+}
+
+int32_t Engine::Impl::MaxDraftTokens(const Sequence& sequence) const {
+  const SpeculationParams& params = sequence.request.speculation;
+  if (params.mode == SpeculationMode::kOff) return 0;
+  // A step gives one token more than are accepted.
+  const int32_t most =
+      std::min({sequence.num_remaining() - 1, options_.max_draft_length, kMaxDraftLength});
+  return std::max(0, params.draft_length > 0 ? std::min(most, params.draft_length) : most);
+}
+
+DraftRequest Engine::Impl::DraftRequestOf(Sequence* sequence) {
+  const SpeculationParams& params = sequence->request.speculation;
+  DraftRequest request{.state = &sequence->draft_state};
+  request.max_tokens = MaxDraftTokens(*sequence);
+  request.allow_draft = sequence->may_use_draft() &&
+                        (draft_link_ != nullptr || params.mode == SpeculationMode::kDraft);
+  request.allow_lookup = sequence->may_use_lookup();
+  if (params.mode == SpeculationMode::kDraft || params.mode == SpeculationMode::kLookup) {
+    request.min_tokens =
+        params.draft_length > 0 ? request.max_tokens : std::min(1, request.max_tokens);
+  }
+  if (request.max_tokens == 0) return request;
+  if (request.allow_lookup) request.match = sequence->lookup.Find();
+  if (request.allow_draft) request.draft_unavailable = WhyNoDraft(sequence);
+  request.num_missing_tokens = std::max(0, sequence->num_missing(Role::kDraft) - 2);
+  request.greedy = sequence->request.sampling.temperature <= 0.0f;
+  return request;
+}
+
+}  // namespace tandem::gateway

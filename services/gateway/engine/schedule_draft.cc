@@ -1,0 +1,103 @@
+// What the draft is asked for: proposals now, and filling its cache for later ones.
+#include <algorithm>
+
+#include "services/gateway/engine/engine_impl.h"
+
+namespace tandem::gateway {
+namespace {
+
+// A draft that lacks more tokens than this is filled in chunks first, while the sequence
+// goes on without it: the others of the step should not wait.
+constexpr int32_t kMaxInlineTokens = 32;
+
+// A draft that refuses a sequence this often is not asked again.
+constexpr int32_t kMaxDraftFailures = 3;
+
+bool MayTryDraft(const Sequence& sequence) {
+  return sequence.may_use_draft() && sequence.num_draft_failures < kMaxDraftFailures;
+}
+
+}  // namespace
+
+std::string_view Engine::Impl::WhyNoDraft(Sequence* sequence) {
+  if (!draft_.facts) return bypass::kDraftDown;
+  if (!MayTryDraft(*sequence)) return bypass::kDraftFailed;
+  const int32_t length = sequence->length();
+  if (length + MaxDraftTokens(*sequence) > draft_.facts->context_length) {
+    return bypass::kDraftContext;
+  }
+  if (sequence->num_missing(Role::kDraft) > kMaxInlineTokens) {
+    return IsWorthFilling(*sequence) ? bypass::kCatchingUp : bypass::kNotWorthIt;
+  }
+  if (sequence->needs_draft_probs() && !pages_.TakeSlot(sequence)) return bypass::kNoSlot;
+  if (!pages_.Grow(Role::kDraft, length, /*keep_free=*/num_running(), sequence)) {
+    return bypass::kNoPages;
+  }
+  return {};
+}
+
+bool Engine::Impl::IsWorthFilling(const Sequence& sequence) const {
+  return sequence.request.speculation.mode == SpeculationMode::kDraft ||
+         planner_.WorthCatchingUp(sequence.draft_state, sequence.num_missing(Role::kDraft),
+                                  sequence.num_remaining());
+}
+
+// Appends the sequence to the propose step if it gets pages for it.
+bool Engine::Impl::AddToPropose(Sequence* sequence, int32_t num_tokens, const DraftPlan& plan,
+                                Round* round) {
+  RoleState& state = sequence->role(Role::kDraft);
+  const int32_t start = std::min(state.kv_length, sequence->length() - 1);
+  // The last draft token is not run.
+  const int32_t end = start + num_tokens + std::max(0, plan.num_draft_tokens - 1);
+  if (!pages_.Grow(Role::kDraft, end, /*keep_free=*/num_running(), sequence)) return false;
+  SequenceStep step{.sequence = sequence->id, .start_position = start};
+  const auto first = sequence->tokens.begin() + start;
+  step.token_ids.assign(first, first + num_tokens);
+  step.num_draft_tokens = plan.num_draft_tokens;
+  step.min_confidence = plan.min_confidence;
+  if (plan.num_draft_tokens > 0 && sequence->needs_draft_probs()) {
+    step.draft_probs_slot = sequence->draft_probs_slot;
+  }
+  if (!state.is_open) {
+    round->propose.open.push_back({sequence->id, sequence->request.sampling});
+    state.is_open = true;
+  }
+  pages_.FillPages(Role::kDraft, sequence, &step);
+  round->propose.sequences.push_back(std::move(step));
+  round->proposing.push_back(sequence);
+  return true;
+}
+
+void Engine::Impl::ScheduleProposals(Round* round) {
+  for (Entry& entry : round->entries) {
+    if (entry.plan.source != DraftSource::kDraft) continue;
+    Sequence* sequence = entry.sequence;
+    const int32_t start = std::min(sequence->role(Role::kDraft).kv_length, sequence->length() - 1);
+    if (AddToPropose(sequence, sequence->length() - start, entry.plan, round)) {
+      round->has_proposals = true;
+    } else {
+      entry.plan = {.reason = bypass::kNoPages};
+    }
+  }
+}
+
+// The draft reads prompts while the target does, and what was made without it.
+void Engine::Impl::ScheduleCatchUp(const std::vector<Sequence*>& active, Round* round) {
+  if (!draft_.facts) return;
+  int32_t budget = std::min(options_.prefill_chunk_tokens, draft_.facts->max_step_tokens);
+  for (const SequenceStep& step : round->propose.sequences) {
+    budget -= static_cast<int32_t>(step.token_ids.size()) + step.num_draft_tokens;
+  }
+  for (Sequence* sequence : active) {
+    if (!sequence->is_running || !MayTryDraft(*sequence)) continue;
+    const int32_t num_missing = sequence->num_missing(Role::kDraft);
+    if (num_missing <= kMaxInlineTokens || budget <= 0) continue;
+    if (sequence->length() + 1 >= draft_.facts->context_length) continue;
+    if (sequence->num_remaining() <= 1 || !IsWorthFilling(*sequence)) continue;
+    // The last token comes with the proposal.
+    const int32_t chunk = std::min(num_missing - 1, budget);
+    if (AddToPropose(sequence, chunk, DraftPlan(), round)) budget -= chunk;
+  }
+}
+
+}  // namespace tandem::gateway

@@ -1,0 +1,278 @@
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/check.h"
+#include "common/base/status_macros.h"
+#include "services/gateway/engine/engine_sim.h"
+
+namespace tandem::gateway {
+
+void SimPool::Recreate() {
+  ++epoch;
+  generations.assign(num_pages, 0);
+  pages.assign(num_pages, std::vector<Slot>(slots_per_page));
+  for (auto& slot : draft_probs) slot.clear();
+}
+
+absl::StatusOr<PoolFacts> SimFence::Facts() {
+  if (!is_up) return absl::UnavailableError("no pool");
+  return PoolFacts{.epoch = pool_->epoch,
+                   .num_pages = pool_->num_pages,
+                   .num_draft_probs_slots = static_cast<int32_t>(pool_->draft_probs.size())};
+}
+
+void SimFence::SetGeneration(PageId page, uint32_t generation) {
+  TANDEM_CHECK(pool_->generations[static_cast<int>(page)] != generation);
+  pool_->generations[static_cast<int>(page)] = generation;
+}
+
+SimWorker::SimWorker(const Options& options, SimPool* pool, VirtualClock* clock)
+    : options_(options),
+      pool_(pool),
+      clock_(clock),
+      model_(options.role == Role::kTarget ? FakeLanguageModel()
+                                           : FakeLanguageModel(1, options.agreement)) {}
+
+void SimWorker::Kill(absl::Duration downtime) {
+  sequences_.clear();
+  ++options_.facts.incarnation;
+  up_at_ = clock_->Now() + downtime;
+  // The target owns the pool's memory.
+  if (options_.role == Role::kTarget) pool_->Recreate();
+}
+
+absl::StatusOr<WorkerFacts> SimWorker::CurrentFacts() const {
+  if (!is_up()) return absl::UnavailableError(absl::StrCat(RoleName(options_.role), " is down"));
+  return options_.facts;
+}
+
+absl::Status SimWorker::Violation(std::string what) {
+  ++num_violations;
+  last_violation = absl::StrCat(RoleName(options_.role), ": ", what);
+  return absl::AbortedError(last_violation);
+}
+
+void SimWorker::Take(const WorkerStep& step) {
+  TANDEM_CHECK(!in_flight_.has_value());
+  in_flight_ = step;
+  step_epoch_ = pool_->epoch;
+}
+
+absl::Status SimWorker::BeginStep(const WorkerStep& step) {
+  TANDEM_CHECK(in_flight_.has_value());
+  ++num_steps;
+  if (on_step) on_step();
+  bool is_deadly = false;
+  for (const SequenceStep& sequence : step.sequences) {
+    is_deadly |= deadly_token >= 0 &&
+                 std::count(sequence.token_ids.begin(), sequence.token_ids.end(), deadly_token) > 0;
+  }
+  if (is_deadly) kill_in_step_ = absl::Milliseconds(300);
+  if (kill_in_step_) {
+    Kill(*std::exchange(kill_in_step_, std::nullopt));
+    return absl::UnavailableError("the connection was closed");
+  }
+  if (!is_up()) return absl::UnavailableError("not connected");
+  if (!refusal_.ok()) {
+    sequences_.clear();
+    return std::exchange(refusal_, absl::OkStatus());
+  }
+  if (step_epoch_ != pool_->epoch) {  // the target died after the step was sent
+    sequences_.clear();
+    return absl::AbortedError("the step is of another pool");
+  }
+  for (const OpenSequence& open : step.open) {
+    sequences_[open.sequence] = {
+        .sampler = std::make_unique<TokenSampler>(open.sampling, options_.facts.vocab_size),
+        .pages = {}};
+  }
+  return absl::OkStatus();
+}
+
+void SimWorker::EndStep(const WorkerStep& step) {
+  for (const SequenceId sequence : step.release) sequences_.erase(sequence);
+  in_flight_.reset();
+}
+
+absl::StatusOr<SimWorker::SimSequence*> SimWorker::BeginEntry(const SequenceStep& step,
+                                                              int32_t num_more) {
+  if (!entry_failure_.ok()) return std::exchange(entry_failure_, absl::OkStatus());
+  const std::string name = absl::StrCat("sequence ", static_cast<int64_t>(step.sequence), ": ");
+  const auto found = sequences_.find(step.sequence);
+  if (found == sequences_.end()) return Violation(name + "not open");
+  SimSequence& sequence = found->second;
+  if (step.token_ids.empty()) return Violation(name + "no tokens");
+  if (step.start_position > sequence.sampler->length()) {
+    return Violation(
+        absl::StrCat(name, "start ", step.start_position, " beyond ", sequence.sampler->length()));
+  }
+  if (!step.pages.empty()) {
+    if (step.first_page > static_cast<int32_t>(sequence.pages.size())) {
+      return Violation(name + "hole in the page table");
+    }
+    sequence.pages.resize(step.first_page);
+    sequence.pages.insert(sequence.pages.end(), step.pages.begin(), step.pages.end());
+  }
+  const int32_t end = step.start_position + static_cast<int32_t>(step.token_ids.size()) + num_more;
+  const int32_t per_page = options_.facts.positions_per_page;
+  const int32_t needed = (end + per_page - 1) / per_page;
+  if (needed > static_cast<int32_t>(sequence.pages.size())) {
+    return Violation(absl::StrCat(name, needed, " pages needed, ", sequence.pages.size()));
+  }
+  if (end > options_.facts.context_length) return Violation(name + "beyond the context");
+  for (int32_t i = 0; i < needed; ++i) {
+    const PageEntry& entry = sequence.pages[i];
+    if (pool_->generations[static_cast<int>(entry.page)] != entry.generation) {
+      return Violation(absl::StrCat(name, "page ", static_cast<int>(entry.page), " handed on"));
+    }
+  }
+  sequence.sampler->Rewind(step.start_position);
+  sequence.sampler->Append(step.token_ids);
+  return &sequence;
+}
+
+uint64_t SimWorker::RunToken(SimSequence* sequence, int32_t position, int32_t token_id) {
+  const int32_t per_page = options_.facts.positions_per_page;
+  const auto slot = [&](int32_t at) -> SimPool::Slot& {
+    return pool_->pages[static_cast<int>(sequence->pages[at / per_page].page)][at % per_page];
+  };
+  uint64_t before = 0;
+  if (position > 0) {
+    TANDEM_CHECK(slot(position - 1).is_written);
+    before = slot(position - 1).state;
+  }
+  slot(position) = {.state = FakeLanguageModel::Extend(before, token_id), .is_written = true};
+  return slot(position).state;
+}
+
+void SimWorker::Logits(uint64_t state, std::vector<float>* logits) const {
+  logits->resize(options_.facts.vocab_size);
+  model_.Logits(state, absl::MakeSpan(*logits));
+}
+
+absl::StatusOr<VerifyStepResult> SimTarget::Await(absl::Duration timeout) {
+  const WorkerStep step = *in_flight_;
+  absl::Status status = BeginStep(step);
+  if (!status.ok()) {
+    in_flight_.reset();
+    clock_->Advance(absl::Milliseconds(1));
+    return status;
+  }
+  VerifyStepResult result;
+  int32_t num_rows = 0;
+  int32_t num_prefill = 0;
+  for (const SequenceStep& entry : step.sequences) {
+    num_rows += entry.sample ? 1 + static_cast<int32_t>(entry.draft_token_ids.size()) : 0;
+    num_prefill += static_cast<int32_t>(entry.token_ids.size()) - (entry.sample ? 1 : 0);
+    result.results.push_back(RunEntry(entry));
+  }
+  EndStep(step);
+  result.forward =
+      options_.step_cost + num_rows * options_.row_cost + num_prefill * options_.prefill_token_cost;
+  clock_->Advance(std::min(timeout, result.forward));
+  if (num_rows + num_prefill > options_.facts.max_step_tokens ||
+      num_rows > options_.facts.max_logits_rows) {
+    Violation("step too large").IgnoreError();
+  }
+  return result;
+}
+
+VerifyResult SimTarget::RunEntry(const SequenceStep& step) {
+  VerifyResult result;
+  const absl::StatusOr<SimSequence*> begun =
+      BeginEntry(step, static_cast<int32_t>(step.draft_token_ids.size()));
+  if (!begun.ok()) {
+    result.status = begun.status();
+    return result;
+  }
+  SimSequence* sequence = *begun;
+  int32_t position = step.start_position;
+  std::vector<uint64_t> states;  // that make the rows
+  for (const int32_t id : step.token_ids) states = {RunToken(sequence, position++, id)};
+  for (const int32_t id : step.draft_token_ids) {
+    states.push_back(RunToken(sequence, position++, id));
+  }
+  if (!step.sample) return result;
+  if (poison_token >= 0 && step.token_ids.back() == poison_token) {
+    result.status = absl::InternalError("logits are not finite");
+    return result;
+  }
+  std::vector<SparseDistribution> draft_probs;
+  if (step.draft_probs_slot >= 0) draft_probs = pool_->draft_probs[step.draft_probs_slot];
+  std::vector<float> logits;
+  const absl::StatusOr<VerifyOutcome> outcome = VerifyDraft(
+      sequence->sampler.get(),
+      [&](int32_t row) {
+        Logits(states[row], &logits);
+        return absl::MakeSpan(logits);
+      },
+      step.draft_token_ids, draft_probs, &scratch_);
+  if (!outcome.ok()) {
+    result.status = outcome.status();
+    return result;
+  }
+  result.num_accepted = outcome->num_accepted;
+  result.next_token_id = outcome->next_token_id;
+  result.logprobs = outcome->logprobs;
+  return result;
+}
+
+absl::StatusOr<ProposeStepResult> SimDraft::Await(absl::Duration timeout) {
+  const WorkerStep step = *in_flight_;
+  absl::Status status = BeginStep(step);
+  if (!status.ok()) {
+    in_flight_.reset();
+    clock_->Advance(absl::Milliseconds(1));
+    return status;
+  }
+  ProposeStepResult result;
+  int32_t longest = 0;
+  int32_t num_prefill = 0;
+  for (const SequenceStep& entry : step.sequences) {
+    result.results.push_back(RunEntry(entry));
+    longest = std::max(longest, static_cast<int32_t>(result.results.back().draft_token_ids.size()));
+    num_prefill += static_cast<int32_t>(entry.token_ids.size());
+  }
+  EndStep(step);
+  result.prefill = num_prefill * options_.prefill_token_cost;
+  result.draft = longest * options_.step_cost;
+  clock_->Advance(std::min(timeout, result.prefill + result.draft));
+  return result;
+}
+
+ProposeResult SimDraft::RunEntry(const SequenceStep& step) {
+  ProposeResult result;
+  const absl::StatusOr<SimSequence*> begun =
+      BeginEntry(step, std::max(0, step.num_draft_tokens - 1));
+  if (!begun.ok()) {
+    result.status = begun.status();
+    return result;
+  }
+  SimSequence* sequence = *begun;
+  TokenSampler* sampler = sequence->sampler.get();
+  int32_t position = step.start_position;
+  uint64_t state = 0;
+  for (const int32_t id : step.token_ids) state = RunToken(sequence, position++, id);
+  const int32_t certain_length = position;
+  if (step.draft_probs_slot >= 0) pool_->draft_probs[step.draft_probs_slot].clear();
+  std::vector<float> logits;
+  for (int32_t i = 0; i < step.num_draft_tokens; ++i) {
+    Logits(state, &logits);
+    SparseDistribution draft_probs;
+    const Proposal proposal =
+        ProposeToken(sampler, absl::MakeSpan(logits), true, &draft_probs, &scratch_).value();
+    if (proposal.top_prob < step.min_confidence) break;
+    result.draft_token_ids.push_back(proposal.token_id);
+    result.draft_probs.push_back(proposal.prob);
+    if (step.draft_probs_slot >= 0) {
+      pool_->draft_probs[step.draft_probs_slot].push_back(draft_probs);
+    }
+    if (i + 1 < step.num_draft_tokens) state = RunToken(sequence, position++, proposal.token_id);
+  }
+  sampler->Rewind(std::min(
+      sampler->length(),
+      certain_length + std::max(0, static_cast<int32_t>(result.draft_token_ids.size()) - 1)));
+  return result;
+}
+
+}  // namespace tandem::gateway
