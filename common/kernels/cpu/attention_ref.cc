@@ -51,8 +51,9 @@ double ReadV(const KvSource& source, int32_t position, int32_t dim) {
   const double scale =
       FromF16(region + ScaleOffset(layout, layout.v_type, dim / kKvBlock, slot.index));
   if (layout.v_type == KvType::k8) return static_cast<int8_t>(codes[dim]) / 128.0 * scale;
-  const uint8_t packed = codes[dim / kKvBlock * 16 + dim % 16];
-  return kCodebook[dim % kKvBlock < 16 ? packed & 15 : packed >> 4] / 64.0 * scale;
+  const int32_t half = V4ChunkDims(layout.head_dim, dim) / 2;
+  const uint8_t packed = codes[dim / 64 * 32 + dim % half];
+  return kCodebook[dim % 64 < half ? packed & 15 : packed >> 4] / 64.0 * scale;
 }
 
 // The matrix has the sign of the parity of the bits that row and column share.

@@ -15,6 +15,9 @@ AttentionScratch::AttentionScratch(int32_t queries, int32_t head_dim)
       k_codes(MakeAligned<uint8_t>(int64_t{head_dim} * kTilePositions)),
       k_scales(MakeAligned<float>(int64_t{head_dim / kKvBlock} * kTilePositions)),
       v(MakeAligned<float>(int64_t{head_dim} * kTilePositions)),
+      v_codes(MakeAligned<int8_t>(int64_t{head_dim} * kTilePositions)),
+      v_scales(MakeAligned<float>(int64_t{head_dim / kKvBlock} * kTilePositions)),
+      v_weights(MakeAligned<float>(int64_t{kQueryGroup} * (head_dim / kKvBlock) * kTilePositions)),
       weights(MakeAligned<float>(int64_t{queries} * kTilePositions)),
       split(MakeAligned<float>(queries * StateStride(head_dim))),
       total(MakeAligned<float>(queries * StateStride(head_dim))) {}

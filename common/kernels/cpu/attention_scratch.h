@@ -37,6 +37,9 @@ AlignedArray<T> MakeAligned(int64_t count) {
   return AlignedArray<T>(static_cast<T*>(operator new(bytes, kVectorAlignment)));
 }
 
+// Queries that are handled together once a tile is unpacked.
+inline constexpr int32_t kQueryGroup = 4;
+
 // One thread's. `queries` is the most queries of a unit.
 struct AttentionScratch {
   AttentionScratch(int32_t queries, int32_t head_dim);
@@ -48,7 +51,10 @@ struct AttentionScratch {
   AlignedArray<float> k;           // f16: [head_dim][kTilePositions]
   AlignedArray<uint8_t> k_codes;   // k8, k4: [head_dim / 4][kTilePositions][4], biased
   AlignedArray<float> k_scales;    // [head_dim / 32][kTilePositions]
-  AlignedArray<float> v;           // [kTilePositions][head_dim]
+  AlignedArray<float> v;           // [kTilePositions][head_dim]: f16, or expanded codes
+  AlignedArray<int8_t> v_codes;    // k8, k4: [kTilePositions][head_dim]
+  AlignedArray<float> v_scales;    // [head_dim / 32][kTilePositions]
+  AlignedArray<float> v_weights;   // [kQueryGroup][head_dim / 32][kTilePositions]
   AlignedArray<float> weights;     // [query][kTilePositions]: scores, then weights
   AlignedArray<float> split;       // [query, StateStride]: state within a split
   AlignedArray<float> total;       // [query, StateStride]: splits combined so far

@@ -58,18 +58,24 @@ void StoreV(const float* x, const KvLayout& layout, int32_t slot, uint8_t* regio
     }
     return;
   }
+  int32_t codes[kMaxHeadDim];
   for (int32_t block = 0; block < layout.head_dim / kKvBlock; ++block) {
-    int32_t codes[kKvBlock];
-    const float* values = x + block * kKvBlock;
-    if (layout.v_type == KvType::k8) {
-      StoreScale(Quantize8(values, codes), layout, KvType::k8, block, slot, region);
-      for (int32_t i = 0; i < kKvBlock; ++i) *out++ = static_cast<uint8_t>(codes[i]);
-    } else {
-      StoreScale(Quantize4(values, codes), layout, KvType::k4, block, slot, region);
-      for (int32_t i = 0; i < kKvBlock / 2; ++i) {
-        *out++ = static_cast<uint8_t>(codes[i] | (codes[i + kKvBlock / 2] << 4));
-      }
+    const int32_t dim = block * kKvBlock;
+    const bool is_k8 = layout.v_type == KvType::k8;
+    const uint16_t scale =
+        is_k8 ? Quantize8(x + dim, codes + dim) : Quantize4(x + dim, codes + dim);
+    StoreScale(scale, layout, layout.v_type, block, slot, region);
+  }
+  if (layout.v_type == KvType::k8) {
+    for (int32_t i = 0; i < layout.head_dim; ++i) out[i] = static_cast<uint8_t>(codes[i]);
+    return;
+  }
+  for (int32_t dim = 0; dim < layout.head_dim;) {
+    const int32_t half = V4ChunkDims(layout.head_dim, dim) / 2;
+    for (int32_t i = 0; i < half; ++i) {
+      *out++ = static_cast<uint8_t>(codes[dim + i] | (codes[dim + half + i] << 4));
     }
+    dim += 2 * half;
   }
 }
 

@@ -13,8 +13,9 @@
 //   V codes   by position, so that one vector load yields neighbouring dimensions:
 //               f16  [position][dim]
 //               k8   [position][dim], signed
-//               k4   [position][dim / 2]; byte b of block c: dim 32c + b in the low
-//                    nibble, dim 32c + 16 + b in the high one
+//               k4   [position][dim / 2], by chunks of n = 64 dimensions (the last of 32
+//                    where head_dim is not a multiple of 64): dim b of the chunk in the
+//                    low nibble of byte b, dim n / 2 + b in the high one
 //   scales    f16 [dim / 32][position], after the codes; absent for f16
 //
 // A k8 value is code / 128 * scale; a k4 value is kCodebook[code] / 64 * scale.
@@ -78,6 +79,11 @@ constexpr int64_t KChunkOffset(const KvLayout& layout, int32_t slot) {
   const int32_t chunk_bytes = layout.k_type == KvType::kF16 ? 2 : 4;
   return int64_t{slot / group} * group * CodeBytes(layout.k_type, layout.head_dim) +
          slot % group * chunk_bytes;
+}
+
+// Dimensions of the chunk of k4 V codes that `dim` is in.
+constexpr int32_t V4ChunkDims(int32_t head_dim, int32_t dim) {
+  return dim / 64 * 64 + 64 <= head_dim ? 64 : 32;
 }
 
 // Dimensions rotated together: the largest power of two that divides head_dim.

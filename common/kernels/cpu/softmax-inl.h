@@ -24,16 +24,18 @@ constexpr float kNoScore = -1e30f;
 template <class D>
 HWY_INLINE hn::Vec<D> Exp2(D d, hn::Vec<D> x) {
   const hn::RebindToSigned<D> di;
+  const auto shift = hn::Set(d, 12582912.0f);  // 1.5 * 2^23: the sum's unit is 1
   x = hn::Max(x, hn::Set(d, -125.0f));
-  const auto whole = hn::NearestInt(x);
-  const auto fraction = hn::Sub(x, hn::ConvertTo(d, whole));
+  const auto shifted = hn::Add(x, shift);  // its low bits are x rounded
+  const auto fraction = hn::Sub(x, hn::Sub(shifted, shift));
   auto power = hn::Set(d, 0.001326472731307149f);
   power = hn::MulAdd(power, fraction, hn::Set(d, 0.009671512991189957f));
   power = hn::MulAdd(power, fraction, hn::Set(d, 0.05550733581185341f));
   power = hn::MulAdd(power, fraction, hn::Set(d, 0.24022242426872253f));
   power = hn::MulAdd(power, fraction, hn::Set(d, 0.6931470036506653f));
   power = hn::MulAdd(power, fraction, hn::Set(d, 1.0f));
-  return hn::BitCast(d, hn::Add(hn::BitCast(di, power), hn::ShiftLeft<23>(whole)));
+  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, power), exponent));
 }
 
 HWY_INLINE float Exp2(float x) {
@@ -48,26 +50,35 @@ HWY_INLINE float Exp2(float x) {
 HWY_INLINE float SoftmaxTile(int32_t count, int32_t padded_count, float* HWY_RESTRICT scores,
                              float* HWY_RESTRICT state) {
   const hn::CappedTag<float, 16> d;
-  const hn::RebindToSigned<decltype(d)> di;
   const int32_t lanes = static_cast<int32_t>(hn::Lanes(d));
-  const auto valid = [&](int32_t p) HWY_ATTR {
-    return hn::RebindMask(d, hn::Lt(hn::Iota(di, p), hn::Set(di, count)));
-  };
+  const int32_t full_count = count - count % lanes;
+  const auto in_tail = hn::FirstN(d, static_cast<size_t>(count - full_count));
   auto largest = hn::Set(d, kNoScore);
-  for (int32_t p = 0; p < count; p += lanes) {
-    const auto score = hn::Load(d, scores + p);
-    largest = hn::Max(largest, hn::IfThenElse(valid(p), score, hn::Set(d, kNoScore)));
+  for (int32_t p = 0; p < full_count; p += lanes) {
+    largest = hn::Max(largest, hn::Load(d, scores + p));
+  }
+  if (full_count < count) {
+    const auto score = hn::Load(d, scores + full_count);
+    largest = hn::Max(largest, hn::IfThenElse(in_tail, score, hn::Set(d, kNoScore)));
   }
   const float old_max = state[kStateMax];
   const float tile_max = hn::GetLane(hn::MaxOfLanes(d, largest));
   const float new_max = tile_max > old_max ? tile_max : old_max;
   const auto offset = hn::Set(d, new_max);
   auto sum = hn::Zero(d);
-  for (int32_t p = 0; p < padded_count; p += lanes) {
+  for (int32_t p = 0; p < full_count; p += lanes) {
     const auto weight = Exp2(d, hn::Sub(hn::Load(d, scores + p), offset));
-    const auto masked = hn::IfThenElseZero(valid(p), weight);
-    hn::Store(masked, d, scores + p);
+    hn::Store(weight, d, scores + p);
+    sum = hn::Add(sum, weight);
+  }
+  if (full_count < count) {
+    const auto weight = Exp2(d, hn::Sub(hn::Load(d, scores + full_count), offset));
+    const auto masked = hn::IfThenElseZero(in_tail, weight);
+    hn::Store(masked, d, scores + full_count);
     sum = hn::Add(sum, masked);
+  }
+  for (int32_t p = full_count + (full_count < count ? lanes : 0); p < padded_count; p += lanes) {
+    hn::Store(hn::Zero(d), d, scores + p);
   }
   const float factor = Exp2(old_max - new_max);
   state[kStateMax] = new_max;
