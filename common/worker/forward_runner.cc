@@ -13,7 +13,7 @@ int32_t ForwardRunner::max_rows() const {
   return std::min(limits.max_logits_rows, limits.max_step_tokens);
 }
 
-void ForwardRunner::Run(absl::Span<ForwardWork> works, OnLogits on_logits) {
+void ForwardRunner::Run(absl::Span<ForwardWork> works, MayRun may_run, OnLogits on_logits) {
   for (const ForwardWork& work : works) {
     TANDEM_CHECK(!work.status.ok() || !work.token_ids.empty());
     TANDEM_CHECK(work.num_logits <= max_rows());
@@ -21,19 +21,20 @@ void ForwardRunner::Run(absl::Span<ForwardWork> works, OnLogits on_logits) {
   next_work_ = 0;
   next_token_ = 0;
   while (true) {
-    Fill(works);
+    Fill(works, may_run);
     if (sequences_.empty()) return;
     RunPass(works, on_logits);
   }
 }
 
-void ForwardRunner::Fill(absl::Span<ForwardWork> works) {
+void ForwardRunner::Fill(absl::Span<ForwardWork> works, MayRun may_run) {
   sequences_.clear();
   pieces_.clear();
   size_t tokens_left = executor_->limits().max_step_tokens;
   int32_t rows_left = executor_->limits().max_logits_rows;
   while (next_work_ < works.size() && tokens_left > 0) {
-    const ForwardWork& work = works[next_work_];
+    ForwardWork& work = works[next_work_];
+    if (work.status.ok()) work.status = may_run(static_cast<int32_t>(next_work_));
     if (!work.status.ok()) {
       ++next_work_;
       next_token_ = 0;

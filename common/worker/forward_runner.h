@@ -25,6 +25,9 @@ struct ForwardWork {
 // `first_row` of the executor and are there until the call returns.
 using OnLogits = absl::FunctionRef<void(int32_t work_index, int32_t first_row)>;
 
+// Called before each pass for each work that has tokens in it: not OK takes the work out.
+using MayRun = absl::FunctionRef<absl::Status(int32_t work_index)>;
+
 // Not thread-safe.
 class ForwardRunner {
  public:
@@ -37,7 +40,7 @@ class ForwardRunner {
   // Runs all works, cut where the limits ask for it: the logits are the same wherever.
   // When a pass over several fails they are run one by one, so that the one that does
   // not work is found and the others go on.
-  void Run(absl::Span<ForwardWork> works, OnLogits on_logits);
+  void Run(absl::Span<ForwardWork> works, MayRun may_run, OnLogits on_logits);
 
   // Time spent in forward passes since the last call.
   absl::Duration TakeForwardTime();
@@ -48,7 +51,7 @@ class ForwardRunner {
     bool is_last;
   };
   // Fills the next pass from works_[next_work_] on.
-  void Fill(absl::Span<ForwardWork> works);
+  void Fill(absl::Span<ForwardWork> works, MayRun may_run);
   void RunPass(absl::Span<ForwardWork> works, OnLogits on_logits);
   absl::Status Forward(absl::Span<const StepSequence> sequences);
 

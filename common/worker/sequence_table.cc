@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/check.h"
 #include "common/base/status_macros.h"
 
 namespace tandem::worker {
@@ -18,6 +19,12 @@ bool InRange(float value, float low, float high) { return value >= low && value 
 
 std::string Name(SequenceId sequence) {
   return absl::StrCat("sequence ", static_cast<int64_t>(sequence));
+}
+
+absl::Status Fenced(SequenceId sequence, PageId page, uint32_t told, const PoolControlView& pool) {
+  return absl::AbortedError(absl::StrCat(Name(sequence), ": page ", static_cast<int32_t>(page),
+                                         " is of generation ", pool.generation(page),
+                                         ", the step is of ", told, ": it was handed on"));
 }
 
 }  // namespace
@@ -160,14 +167,23 @@ absl::Status SequenceTable::CheckPages(const SequenceStep& step, const Sequence&
   }
   // The fence: every page that will be read or written must still be this sequence's.
   for (int64_t i = 0; i < needed; ++i) {
-    const PageEntry entry = i < kept
-                                ? PageEntry{PageId(sequence.page_table[i]), sequence.generations[i]}
-                                : step.pages[i - kept];
-    const uint32_t generation = pool.generation(entry.page);
-    if (generation == entry.generation) continue;
-    return absl::AbortedError(absl::StrCat(
-        Name(step.sequence), ": page ", static_cast<int32_t>(entry.page), " is of generation ",
-        generation, ", the step is of ", entry.generation, ": it was handed on"));
+    const bool is_kept = i < kept;
+    const PageId page = is_kept ? PageId(sequence.page_table[i]) : step.pages[i - kept].page;
+    const uint32_t told = is_kept ? sequence.generations[i] : step.pages[i - kept].generation;
+    if (pool.generation(page) != told) return Fenced(step.sequence, page, told, pool);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SequenceTable::CheckFence(SequenceId id, const Sequence& sequence,
+                                       int64_t end_position, const PoolControlView& pool) const {
+  const int64_t needed =
+      (end_position + limits_.positions_per_page - 1) / limits_.positions_per_page;
+  TANDEM_CHECK(needed <= static_cast<int64_t>(sequence.page_table.size()));
+  for (int64_t i = 0; i < needed; ++i) {
+    const PageId page{sequence.page_table[i]};
+    const uint32_t told = sequence.generations[i];
+    if (pool.generation(page) != told) return Fenced(id, page, told, pool);
   }
   return absl::OkStatus();
 }

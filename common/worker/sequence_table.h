@@ -46,6 +46,11 @@ class SequenceTable {
   void Clear() { sequences_.clear(); }
   int32_t size() const { return static_cast<int32_t>(sequences_.size()); }
 
+  // ABORTED when a page under positions [0, end_position) was handed on since the
+  // sequence was told of it. Requires that it has the pages.
+  absl::Status CheckFence(SequenceId id, const Sequence& sequence, int64_t end_position,
+                          const PoolControlView& pool) const;
+
   // Checks an entry, rewinds the sequence to its start_position, updates its pages and
   // appends its token_ids to the history. `num_more` positions after them will be run
   // too. When it fails the sequence is as before:

@@ -74,7 +74,8 @@ worker::ProposeStepResult DraftEngine::Run(const worker::WorkerStep& step) {
     works_[i].num_logits = entry.is_drafting ? 1 : 0;
     works_[i].page_table = entry.sequence->page_table;
   }
-  runner_.Run(absl::MakeSpan(works_), [&](int32_t index, int32_t row) {
+  const auto may_run = [&](int32_t index) { return CheckFence(entries_[index]); };
+  runner_.Run(absl::MakeSpan(works_), may_run, [&](int32_t index, int32_t row) {
     Draft(entries_[index], row, result.results[index]);
   });
   for (size_t i = 0; i < count; ++i) {
@@ -120,6 +121,11 @@ absl::Status DraftEngine::Begin(const SequenceStep& step, Entry& entry) {
                             pool_->control().draft_probs_slot(step.draft_probs_slot));
   }
   return absl::OkStatus();
+}
+
+absl::Status DraftEngine::CheckFence(const Entry& entry) const {
+  return table_->CheckFence(entry.step->sequence, *entry.sequence, entry.sequence->sampler.length(),
+                            pool_->control());
 }
 
 void DraftEngine::Draft(Entry& entry, int32_t row, ProposeResult& result) {
@@ -169,7 +175,8 @@ bool DraftEngine::RunDraftPass(worker::ProposeStepResult& result) {
     work_entries_.push_back(static_cast<int32_t>(i));
   }
   if (works_.empty()) return false;
-  runner_.Run(absl::MakeSpan(works_), [&](int32_t index, int32_t row) {
+  const auto may_run = [&](int32_t index) { return CheckFence(entries_[work_entries_[index]]); };
+  runner_.Run(absl::MakeSpan(works_), may_run, [&](int32_t index, int32_t row) {
     const int32_t i = work_entries_[index];
     Draft(entries_[i], row, result.results[i]);
   });

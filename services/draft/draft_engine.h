@@ -56,6 +56,9 @@ class DraftEngine {
 
   absl::Status CheckPool(const worker::WorkerStep& step) const;
   absl::Status Begin(const worker::SequenceStep& step, Entry& entry);
+  // Before each pass: a process that was stopped for a while must not write where it no
+  // longer may.
+  absl::Status CheckFence(const Entry& entry) const;
   void Draft(Entry& entry, int32_t row, worker::ProposeResult& result);
   // One pass over all entries that still draft; false when there is none.
   bool RunDraftPass(worker::ProposeStepResult& result);

@@ -62,7 +62,13 @@ worker::VerifyStepResult TargetEngine::Run(const worker::WorkerStep& step) {
     work.page_table = entry.sequence->page_table;
   }
 
-  runner_.Run(absl::MakeSpan(works_), [&](int32_t index, int32_t first_row) {
+  // Once more before each pass: a process that was stopped for a while must not write
+  // where it no longer may.
+  const auto may_run = [&](int32_t index) {
+    const int64_t end = works_[index].start_position + int64_t(works_[index].token_ids.size());
+    return table_.CheckFence(step.sequences[index].sequence, *entries_[index].sequence, end, pool_);
+  };
+  runner_.Run(absl::MakeSpan(works_), may_run, [&](int32_t index, int32_t first_row) {
     const absl::Duration start = Clock::Steady().Now();
     Verify(step.sequences[index], *entries_[index].sequence, first_row, result.results[index]);
     result.sample += Clock::Steady().Now() - start;
