@@ -1,103 +1,15 @@
 #include "services/draft/draft_engine.h"
 
-#include <stdlib.h>
-
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <random>
-#include <string>
 
-#include "common/kv/page_pool.h"
-#include "common/speculation/verify.h"
 #include "common/worker/draft_probs.h"
-#include "common/worker/fake_executor.h"
-#include "gtest/gtest.h"
+#include "services/draft/draft_engine_fixture.h"
 
 namespace tandem::draft {
 namespace {
-
-using worker::FakeExecutor;
-using worker::ProposeResult;
-using worker::ProposeStepResult;
-using worker::SequenceStep;
-using worker::WorkerStep;
-
-constexpr int32_t kNumPages = 64;
-constexpr int32_t kPagePositions = 16;  // 2048 / 128
-constexpr int64_t kEpoch = 3;
-constexpr int32_t kPoison = 48;
-
-class Bench {
- public:
-  Bench()
-      : executor_({.page_positions = 0, .poison_token = kPoison, .failing_token = 49}),
-        pool_(MakePool(kEpoch)),
-        server_(PoolServer::Start(path(), &pool_).value()),
-        free_(kNumPages),
-        engine_(&executor_, 100) {
-    EXPECT_EQ(engine_.AttachPool(path(), kEpoch, absl::Seconds(5)).value(), kPagePositions);
-  }
-
-  static SharedPool MakePool(int64_t epoch) {
-    return SharedPool::Create({.epoch = epoch,
-                               .num_pages = kNumPages,
-                               .page_bytes = 2048 + 64,
-                               .num_draft_probs_slots = 2})
-        .value();
-  }
-  std::string path() const { return folder_ + "/pool"; }
-
-  std::vector<worker::PageEntry> Pages(int32_t positions) {
-    std::vector<worker::PageEntry> entries;
-    const int32_t count = (positions + kPagePositions - 1) / kPagePositions;
-    const std::vector<PageId> pages = free_.Allocate(Role::kDraft, count).value();
-    for (const PageId page : pages) {
-      entries.push_back({page, free_.generation(page)});
-      pool_.control().SetGeneration(page, free_.generation(page));
-    }
-    return entries;
-  }
-  ProposeStepResult Run(WorkerStep step) {
-    step.pool_epoch = kEpoch;
-    return engine_.Run(step);
-  }
-  ProposeResult RunOne(SequenceStep step) {
-    const ProposeStepResult result = Run({.sequences = {std::move(step)}});
-    EXPECT_TRUE(result.status.ok()) << result.status;
-    return result.results.at(0);
-  }
-  void Open(int64_t id, SamplingParams params = {}) {
-    params.used_vocab_size = 48;
-    EXPECT_TRUE(Run({.open = {{SequenceId(id), std::move(params)}}}).status.ok());
-  }
-
-  DraftEngine& engine() { return engine_; }
-  SharedPool& pool() { return pool_; }
-  KvPagePool& free() { return free_; }
-  FakeExecutor& executor() { return executor_; }
-
- private:
-  // Removed at the end, after the server has removed its socket.
-  struct Folder {
-    Folder() {
-      char name[] = "/tmp/tandem_draft_test_XXXXXX";
-      path = mkdtemp(name);
-    }
-    ~Folder() {
-      unlink((path + "/pool.lock").c_str());
-      rmdir(path.c_str());
-    }
-    std::string path;
-  };
-
-  Folder folder_owner_;
-  const std::string folder_ = folder_owner_.path;
-  FakeExecutor executor_;
-  SharedPool pool_;
-  std::unique_ptr<PoolServer> server_;
-  KvPagePool free_;
-  DraftEngine engine_;
-};
 
 // What the draft says one token at a time is what it says 5 at a time, whatever was
 // kept of the drafts before.
