@@ -11,7 +11,10 @@ namespace {
 constexpr double kIncome = 0.018;
 constexpr double kStartingBalance = 1.2;
 // What was won may be risked again; not all of it, so that a change of text is noticed.
-constexpr double kLargestBalance = 12.0;
+constexpr double kLargestBalance = 30.0;
+// Bad luck alone must not end drafting: so much may be owed while drafts still promise to
+// pay, which is only so for long when they do.
+constexpr double kLargestDebt = 3.0;
 // A draft may cost this many plain steps more than the balance if nothing is kept.
 constexpr double kOverdraft = 0.75;
 
@@ -57,12 +60,13 @@ DraftPlanner::Prospect DraftPlanner::ProspectOf(const DraftRequest& request,
                                                 int32_t num_sequences) const {
   Prospect prospect{.request = &request, .draft = {}, .lookup = {}};
   const bool bounded = IsAutomatic(request) && costs_.knows_verify();
-  if (bounded && request.state->balance < 0.0) return prospect;
+  const double plain_step = bounded ? costs_.Verify(num_sequences) : 0.0;
+  if (bounded && request.state->balance < -kLargestDebt * plain_step) return prospect;
   const auto affordable = [&](DraftSource source, int32_t length) {
     if (!bounded) return true;
-    const double loss = costs_.Verify(num_sequences + length) - costs_.Verify(num_sequences) +
+    const double loss = costs_.Verify(num_sequences + length) - plain_step +
                         (source == DraftSource::kDraft ? costs_.Propose(num_sequences, length) : 0);
-    return loss <= request.state->balance + kOverdraft * costs_.Verify(num_sequences);
+    return loss <= std::max(0.0, request.state->balance) + kOverdraft * plain_step;
   };
   const auto survival = [&](DraftSource source) {
     const AcceptanceEstimate& estimate = request.state->acceptance.Of(source, request.match.length);

@@ -199,4 +199,22 @@ ExpectedAnswer PlainAnswer(const GenerationRequest& request, int32_t context_len
   return answer;
 }
 
+GenerationRequest SimRequest(int32_t num_prompt_tokens, int32_t max_tokens, uint64_t seed) {
+  GenerationRequest request;
+  for (int32_t i = 0; i < num_prompt_tokens; ++i) {
+    request.prompt.push_back(static_cast<int32_t>((seed * 31 + i * 7) % 250));
+  }
+  request.sampling.seed = seed;
+  request.sampling.temperature = 0.8f;
+  request.stopping.max_tokens = max_tokens;
+  request.stopping.ignore_eos = true;
+  return request;
+}
+
+void ExpectPlainAnswer(const SimClient& client, const GenerationRequest& request) {
+  ASSERT_TRUE(client.error.ok()) << client.error;
+  ASSERT_TRUE(client.finished.has_value());
+  EXPECT_EQ(client.token_ids, PlainAnswer(request, SimOptions().context_length).token_ids);
+}
+
 }  // namespace tandem::gateway

@@ -230,6 +230,9 @@ class EngineSim {
 
 const Tokenizer& SimTokenizer();
 
+// A sampled request that runs to max_tokens; another for each seed.
+GenerationRequest SimRequest(int32_t num_prompt_tokens, int32_t max_tokens, uint64_t seed = 1);
+
 // What the request's answer must be: one token at a time by the target's model alone.
 struct ExpectedAnswer {
   std::string text;
@@ -237,5 +240,7 @@ struct ExpectedAnswer {
   FinishReason reason = FinishReason::kMaxTokens;
 };
 ExpectedAnswer PlainAnswer(const GenerationRequest& request, int32_t context_length);
+// Fails the test unless the client has it, under SimOptions' context.
+void ExpectPlainAnswer(const SimClient& client, const GenerationRequest& request);
 
 }  // namespace tandem::gateway
