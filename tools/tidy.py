@@ -27,10 +27,10 @@ ARROWS = {
     "chat_template": {"base"},
     "kernels": set(),
     "kv": {"base"},
-    "ipc": {"base"},
+    "ipc": {"base", "kv"},
     "speculation": {"base", "tensor"},
     "model": {"base", "tensor", "gguf", "kernels", "kv"},
-    "rpc": {"base"},
+    "rpc": {"base", "worker"},
     "worker": {"base", "telemetry", "tensor", "gguf", "kernels", "kv", "ipc", "speculation",
                "model"},
 }

@@ -49,6 +49,15 @@ SamplingParams Params(float temperature, uint64_t seed) {
           .used_vocab_size = 48};
 }
 
+// Up to 9 drafts, each right three times out of four.
+std::vector<int32_t> SomeDrafts(std::mt19937& random, absl::Span<const int32_t> right) {
+  std::vector<int32_t> drafts(random() % std::min<size_t>(right.size(), 10));
+  for (size_t i = 0; i < drafts.size(); ++i) {
+    drafts[i] = random() % 4 != 0 ? right[i] : static_cast<int32_t>(random() % 48);
+  }
+  return drafts;
+}
+
 // Several sequences with drafts that are right by chance, wrong, or cut short, rewinds
 // to earlier positions, prompts in chunks, and sequences that sit steps out.
 void ExpectSameWithDrafts(ExecutorKind kind, float temperature, uint32_t seed) {
@@ -91,12 +100,9 @@ void ExpectSameWithDrafts(ExecutorKind kind, float temperature, uint32_t seed) {
           .token_ids = {stream.history.begin() + stream.num_run, stream.history.begin() + end},
           .sample = !is_chunk};
       if (is_first) entry.pages = bench.Pages(140);
-      const int32_t num_drafts = is_chunk ? 0 : random() % std::min(left, 10);
-      for (int32_t i = 0; i < num_drafts; ++i) {
-        const bool is_right = random() % 4 != 0;
-        const size_t position = length + i - stream.prompt.size();
-        entry.draft_token_ids.push_back(is_right ? stream.plain[position]
-                                                 : static_cast<int32_t>(random() % 48));
+      if (!is_chunk) {
+        entry.draft_token_ids =
+            SomeDrafts(random, absl::MakeSpan(stream.plain).subspan(length - stream.prompt.size()));
       }
       stream.num_run = end;
       step.sequences.push_back(std::move(entry));

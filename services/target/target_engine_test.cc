@@ -84,55 +84,57 @@ struct BadEntry {
   std::function<void(SequenceStep&)> spoil;
 };
 
+using absl::StatusCode;
+
+const BadEntry kBadEntries[] = {
+    {"unknown sequence", StatusCode::kNotFound, [](auto& s) { s.sequence = SequenceId(9); }},
+    {"gap", StatusCode::kAborted, [](auto& s) { s.start_position = 6; }},
+    {"negative position", StatusCode::kInvalidArgument, [](auto& s) { s.start_position = -1; }},
+    {"token over", StatusCode::kInvalidArgument, [](auto& s) { s.token_ids = {50}; }},
+    {"token below", StatusCode::kInvalidArgument, [](auto& s) { s.token_ids = {-1}; }},
+    {"draft over", StatusCode::kInvalidArgument, [](auto& s) { s.draft_token_ids = {50}; }},
+    {"17 drafts", StatusCode::kInvalidArgument, [](auto& s) { s.draft_token_ids.resize(17); }},
+    {"drafts without sample", StatusCode::kInvalidArgument,
+     [](auto& s) {
+       s.sample = false;
+       s.draft_token_ids = {1};
+     }},
+    {"sample of nothing", StatusCode::kInvalidArgument, [](auto& s) { s.token_ids.clear(); }},
+    {"beyond its pages", StatusCode::kInvalidArgument, [](auto& s) { s.token_ids.resize(30); }},
+    {"beyond the context", StatusCode::kInvalidArgument,
+     [](auto& s) { s.token_ids.resize(100000); }},
+    {"page over", StatusCode::kInvalidArgument,
+     [](auto& s) {
+       s.pages = {{PageId(kNumPages), 1}};
+       s.first_page = 1;
+     }},
+    {"page below", StatusCode::kInvalidArgument,
+     [](auto& s) {
+       s.pages = {{PageId(-1), 1}};
+       s.first_page = 1;
+     }},
+    {"page from nowhere", StatusCode::kInvalidArgument,
+     [](auto& s) {
+       s.pages = {{PageId(1), 1}};
+       s.first_page = 9;
+     }},
+    {"first page below", StatusCode::kInvalidArgument,
+     [](auto& s) {
+       s.pages = {{PageId(1), 1}};
+       s.first_page = -2;
+     }},
+    {"far too many pages", StatusCode::kInvalidArgument,
+     [](auto& s) {
+       s.pages.assign(1000, {PageId(1), 1});
+     }},
+    {"slot over", StatusCode::kInvalidArgument, [](auto& s) { s.draft_probs_slot = 2; }},
+    {"slot below", StatusCode::kInvalidArgument, [](auto& s) { s.draft_probs_slot = -2; }},
+    {"position overflow", StatusCode::kAborted, [](auto& s) { s.start_position = INT32_MAX; }},
+    {"not finite", StatusCode::kInternal, [](auto& s) { s.token_ids = {kPoison}; }},
+    {"pass fails", StatusCode::kInternal, [](auto& s) { s.token_ids = {kFailing}; }},
+};
+
 TEST(TargetEngineTest, BadEntriesFailAloneAndTheNextGoodStepWorks) {
-  using absl::StatusCode;
-  const BadEntry kBad[] = {
-      {"unknown sequence", StatusCode::kNotFound, [](auto& s) { s.sequence = SequenceId(9); }},
-      {"gap", StatusCode::kAborted, [](auto& s) { s.start_position = 6; }},
-      {"negative position", StatusCode::kInvalidArgument, [](auto& s) { s.start_position = -1; }},
-      {"token over", StatusCode::kInvalidArgument, [](auto& s) { s.token_ids = {50}; }},
-      {"token below", StatusCode::kInvalidArgument, [](auto& s) { s.token_ids = {-1}; }},
-      {"draft over", StatusCode::kInvalidArgument, [](auto& s) { s.draft_token_ids = {50}; }},
-      {"17 drafts", StatusCode::kInvalidArgument, [](auto& s) { s.draft_token_ids.resize(17); }},
-      {"drafts without sample", StatusCode::kInvalidArgument,
-       [](auto& s) {
-         s.sample = false;
-         s.draft_token_ids = {1};
-       }},
-      {"sample of nothing", StatusCode::kInvalidArgument, [](auto& s) { s.token_ids.clear(); }},
-      {"beyond its pages", StatusCode::kInvalidArgument, [](auto& s) { s.token_ids.resize(30); }},
-      {"beyond the context", StatusCode::kInvalidArgument,
-       [](auto& s) { s.token_ids.resize(100000); }},
-      {"page over", StatusCode::kInvalidArgument,
-       [](auto& s) {
-         s.pages = {{PageId(kNumPages), 1}};
-         s.first_page = 1;
-       }},
-      {"page below", StatusCode::kInvalidArgument,
-       [](auto& s) {
-         s.pages = {{PageId(-1), 1}};
-         s.first_page = 1;
-       }},
-      {"page from nowhere", StatusCode::kInvalidArgument,
-       [](auto& s) {
-         s.pages = {{PageId(1), 1}};
-         s.first_page = 9;
-       }},
-      {"first page below", StatusCode::kInvalidArgument,
-       [](auto& s) {
-         s.pages = {{PageId(1), 1}};
-         s.first_page = -2;
-       }},
-      {"far too many pages", StatusCode::kInvalidArgument,
-       [](auto& s) {
-         s.pages.assign(1000, {PageId(1), 1});
-       }},
-      {"slot over", StatusCode::kInvalidArgument, [](auto& s) { s.draft_probs_slot = 2; }},
-      {"slot below", StatusCode::kInvalidArgument, [](auto& s) { s.draft_probs_slot = -2; }},
-      {"position overflow", StatusCode::kAborted, [](auto& s) { s.start_position = INT32_MAX; }},
-      {"not finite", StatusCode::kInternal, [](auto& s) { s.token_ids = {kPoison}; }},
-      {"pass fails", StatusCode::kInternal, [](auto& s) { s.token_ids = {kFailing}; }},
-  };
   Bench bench;
   bench.Open(1);
   bench.Open(2);
@@ -145,7 +147,7 @@ TEST(TargetEngineTest, BadEntriesFailAloneAndTheNextGoodStepWorks) {
       .sequence = SequenceId(2), .token_ids = {7, 8}, .pages = bench.Pages(16), .sample = true};
   const int32_t expected = bench.RunOne(good).next_token_id;
   const int32_t expected_other = bench.RunOne(other).next_token_id;
-  for (const BadEntry& bad : kBad) {
+  for (const BadEntry& bad : kBadEntries) {
     SCOPED_TRACE(bad.what);
     SequenceStep entry = good;
     bad.spoil(entry);

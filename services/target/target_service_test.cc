@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include <future>
 #include <random>
 #include <string>
 #include <thread>
@@ -13,67 +12,13 @@
 #include "common/worker/fake_executor.h"
 #include "common/worker/ring_server.h"
 #include "gtest/gtest.h"
+#include "services/target/target_service_clients.h"
 
 namespace tandem::target {
 namespace {
 
 constexpr int32_t kNumPages = 32;
 constexpr int64_t kEpoch = 11;
-constexpr absl::Duration kLong = absl::Seconds(20);
-
-// The gateway's end of a session. Call gives nothing when the session is over.
-class Client {
- public:
-  virtual ~Client() = default;
-  virtual std::optional<v1::VerifyResponse> Call(const v1::VerifyRequest& request) = 0;
-};
-
-class GrpcClient final : public Client {
- public:
-  explicit GrpcClient(v1::TargetService::Stub* stub) : stream_(stub->Verify(&context_)) {}
-  ~GrpcClient() override {
-    stream_->WritesDone();
-    Finish().IgnoreError();
-  }
-  std::optional<v1::VerifyResponse> Call(const v1::VerifyRequest& request) override {
-    v1::VerifyResponse response;
-    if (!stream_->Write(request) || !stream_->Read(&response)) return std::nullopt;
-    return response;
-  }
-  absl::Status Finish() {
-    if (is_finished_) return absl::OkStatus();
-    is_finished_ = true;
-    const grpc::Status status = stream_->Finish();
-    return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
-  }
-
- private:
-  grpc::ClientContext context_;
-  std::unique_ptr<grpc::ClientReaderWriter<v1::VerifyRequest, v1::VerifyResponse>> stream_;
-  bool is_finished_ = false;
-};
-
-class RingClient final : public Client {
- public:
-  explicit RingClient(const std::string& path) : ring_(ConnectStepRing(path, kLong).value()) {}
-  std::optional<v1::VerifyResponse> Call(const v1::VerifyRequest& request) override {
-    const std::string bytes = request.SerializeAsString();
-    if (!Send(bytes)) return std::nullopt;
-    const auto answer = ring_->Receive(kLong);
-    v1::VerifyResponse response;
-    if (!answer.ok() || !response.ParseFromArray(answer->data(), answer->size())) {
-      return std::nullopt;
-    }
-    return response;
-  }
-  bool Send(const std::string& bytes) {
-    return ring_->Send({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, kLong).ok();
-  }
-  absl::Status Receive() { return ring_->Receive(kLong).status(); }
-
- private:
-  std::unique_ptr<StepRing> ring_;
-};
 
 class Folder {
  public:
