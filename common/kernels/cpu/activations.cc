@@ -1,6 +1,4 @@
 // Rows of activations to int8 in blocks of 32.
-#include <algorithm>
-
 #include "common/kernels/cpu/matmul.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -12,14 +10,18 @@ HWY_BEFORE_NAMESPACE();
 namespace tandem::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// The same bits on every target: absmax has no order, and the sum is of integers.
-void QuantizeRow(const float* HWY_RESTRICT x, int64_t num_cols, int8_t* HWY_RESTRICT codes,
-                 float* HWY_RESTRICT scales, int32_t* HWY_RESTRICT sums) {
+// Blocks whose largest value is below this count as zero: their codes' scale has no inverse.
+constexpr float kSmallest = 1e-30f;
+
+// Quantizes a row; its blocks lie `stride` apart. The same bits on every target: absmax has
+// no order, and the sum is of integers.
+void QuantizeRow(const float* HWY_RESTRICT x, int64_t num_blocks, int64_t stride,
+                 ActivationBlock* HWY_RESTRICT block) {
   const hn::CappedTag<float, 16> df;
   const hn::RebindToSigned<decltype(df)> di;
   const hn::Rebind<int8_t, decltype(df)> d8;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(df));
-  for (int64_t block = 0; block < num_cols / 32; ++block, x += 32, codes += 32) {
+  for (int64_t index = 0; index < num_blocks; ++index, x += 32, block += stride) {
     auto largest = hn::Zero(df);
     auto not_finite = hn::Zero(df);  // stays 0 unless a value is infinite or NaN
     for (int64_t i = 0; i < 32; i += lanes) {
@@ -28,15 +30,18 @@ void QuantizeRow(const float* HWY_RESTRICT x, int64_t num_cols, int8_t* HWY_REST
       not_finite = hn::Add(not_finite, hn::Sub(v, v));
     }
     const float absmax = hn::GetLane(hn::MaxOfLanes(df, largest));
-    const auto inverse = hn::Set(df, absmax > 0.0f ? 127.0f / absmax : 0.0f);
-    auto sum = hn::Zero(di);
+    const auto inverse = hn::Set(df, absmax >= kSmallest ? 127.0f / absmax : 0.0f);
+    auto sums = hn::Zero(di);
     for (int64_t i = 0; i < 32; i += lanes) {
       const auto code = hn::NearestInt(hn::Mul(hn::LoadU(df, x + i), inverse));
-      hn::StoreU(hn::DemoteTo(d8, code), d8, codes + i);
-      sum = hn::Add(sum, code);
+      hn::StoreU(hn::DemoteTo(d8, code), d8, block->codes + i);
+      sums = hn::Add(sums, code);
     }
-    scales[block] = absmax * (1.0f / 127.0f) + hn::GetLane(hn::SumOfLanes(df, not_finite));
-    sums[block] = hn::GetLane(hn::SumOfLanes(di, sum));
+    const int32_t sum = hn::GetLane(hn::SumOfLanes(di, sums));
+    block->scale = absmax * (1.0f / 127.0f) + hn::GetLane(hn::SumOfLanes(df, not_finite));
+    block->scaled_sum = block->scale * static_cast<float>(sum);
+    block->minus_8_sums = static_cast<int32_t>(-8 * int64_t{sum});
+    block->minus_128_sums = static_cast<int32_t>(-128 * int64_t{sum});
   }
 }
 
@@ -49,20 +54,21 @@ namespace tandem::cpu {
 HWY_EXPORT(QuantizeRow);
 
 Activations::Activations(int64_t max_rows, int64_t max_cols)
-    : max_values_(max_rows * max_cols),
-      codes_(std::make_unique<int8_t[]>(static_cast<size_t>(max_values_))),
-      scales_(std::make_unique<float[]>(static_cast<size_t>(max_values_ / 32 + 1))),
-      sums_(std::make_unique<int32_t[]>(static_cast<size_t>(max_values_ / 32 + 1))) {}
+    : blocks_(std::make_unique<ActivationBlock[]>(static_cast<size_t>(max_rows * max_cols / 32))) {}
 
 void Activations::Set(const float* x, int64_t num_rows, int64_t num_cols, ThreadPool& pool) {
   x_ = x;
   num_rows_ = num_rows;
   num_cols_ = num_cols;
-  const int64_t blocks = num_cols / 32;
-  pool.Run(static_cast<int32_t>(num_rows), [&](int32_t row, int32_t) {
-    HWY_DYNAMIC_DISPATCH(QuantizeRow)
-    (x + row * num_cols, num_cols, codes_.get() + row * num_cols, scales_.get() + row * blocks,
-     sums_.get() + row * blocks);
+  const int64_t num_tiles = (num_rows + kTileRows - 1) / kTileRows;
+  pool.Run(static_cast<int32_t>(num_tiles), [&](int32_t index, int32_t) {
+    const int64_t first_row = index * kTileRows;
+    const int64_t rows = tile_rows(first_row);
+    ActivationBlock* blocks = blocks_.get() + first_row * (num_cols / 32);
+    for (int64_t r = 0; r < rows; ++r) {
+      HWY_DYNAMIC_DISPATCH(QuantizeRow)
+      (x + (first_row + r) * num_cols, num_cols / 32, rows, blocks + r);
+    }
   });
 }
 

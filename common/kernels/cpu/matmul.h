@@ -14,41 +14,61 @@
 
 namespace tandem::cpu {
 
-// Activations of one step, as floats and as int8 in blocks of 32 with a float scale
-// and the sum of the block's codes. Owns its memory: made once, reused by each step.
+// 32 neighbouring activations of one row: x[i] is about scale * codes[i]. The rest is what
+// products with biased weight codes start from, or add.
+struct ActivationBlock {
+  int8_t codes[32];
+  float scale;             // absmax / 127; NaN when a value is not finite
+  float scaled_sum;        // scale * sum of the codes: times a block's min
+  int32_t minus_8_sums;    // -8 * sum of the codes: for codes in [0, 15] around 8
+  int32_t minus_128_sums;  // -128 * sum of the codes: for signed bytes plus 128
+};
+
+// Activations of one step, as floats and as ActivationBlocks. Owns its memory: made once,
+// reused by each step. Rows are kept in tiles of up to kTileRows: for each block of columns
+// the blocks of all rows of the tile, so that a product reads one short run of memory.
 class Activations {
  public:
+  static constexpr int64_t kTileRows = 8;
+
   // Room for max_rows rows of max_cols values.
   Activations(int64_t max_rows, int64_t max_cols);
 
   // Takes rows x [num_rows, num_cols] (row stride num_cols) for the MatMul calls that
   // follow; `x` must live until then. Quantizes row by row, in parallel.
-  // scale = absmax / 127, code = round-half-even(x / scale).
+  // code = round-half-even(x / scale).
   void Set(const float* x, int64_t num_rows, int64_t num_cols, ThreadPool& pool);
 
   int64_t num_rows() const { return num_rows_; }
   int64_t num_cols() const { return num_cols_; }
   const float* floats() const { return x_; }
-  const int8_t* codes(int64_t row) const { return codes_.get() + row * num_cols_; }
-  // [num_cols / 32]
-  const float* scales(int64_t row) const { return scales_.get() + row * (num_cols_ / 32); }
-  const int32_t* sums(int64_t row) const { return sums_.get() + row * (num_cols_ / 32); }
+
+  // Rows of the tile that starts at `first_row`, a multiple of kTileRows.
+  int64_t tile_rows(int64_t first_row) const {
+    const int64_t rows = num_rows_ - first_row;
+    return rows < kTileRows ? rows : kTileRows;
+  }
+  // [num_cols / 32, tile_rows]
+  const ActivationBlock* tile(int64_t first_row) const {
+    return blocks_.get() + first_row * (num_cols_ / 32);
+  }
+  const ActivationBlock& block(int64_t row, int64_t index) const {
+    const int64_t first_row = row / kTileRows * kTileRows;
+    return tile(first_row)[index * tile_rows(first_row) + row - first_row];
+  }
 
  private:
-  int64_t max_values_;
   int64_t num_rows_ = 0;
   int64_t num_cols_ = 0;
   const float* x_ = nullptr;
-  std::unique_ptr<int8_t[]> codes_;
-  std::unique_ptr<float[]> scales_;
-  std::unique_ptr<int32_t[]> sums_;
+  std::unique_ptr<ActivationBlock[]> blocks_;
 };
 
 struct MatMulArgs {
   const PackedMatrix* weight = nullptr;
-  float* y = nullptr;        // [x.num_rows, y_stride], the first weight->num_rows of each row
-  int64_t y_stride = 0;      // floats from row to row of y
-  bool accumulate = false;   // y += instead of y = (the residual)
+  float* y = nullptr;       // [x.num_rows, y_stride], the first weight->num_rows of each row
+  int64_t y_stride = 0;     // floats from row to row of y
+  bool accumulate = false;  // y += instead of y = (the residual)
 };
 
 // Multiplies one input by up to 4 matrices in one parallel loop (Q, K and V; gate and

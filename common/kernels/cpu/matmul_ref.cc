@@ -14,8 +14,11 @@ void MatMulRef(const Activations& x, const MatMulArgs& args) {
     for (int64_t row = 0; row < x.num_rows(); ++row) {
       double sum = 0.0;
       for (int64_t col = 0; col < num_cols; ++col) {
-        const double value = is_quantized ? double{x.scales(row)[col / 32]} * x.codes(row)[col]
-                                          : double{x.floats()[row * num_cols + col]};
+        double value = x.floats()[row * num_cols + col];
+        if (is_quantized) {
+          const ActivationBlock& block = x.block(row, col / 32);
+          value = double{block.scale} * block.codes[col % 32];
+        }
         sum += value * row_weights[col];
       }
       float& y = args.y[row * args.y_stride + output];

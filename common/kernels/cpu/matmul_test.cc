@@ -226,15 +226,17 @@ TEST(ActivationsTest, CodesAreTheNearest) {
   ThreadPool pool(1);
   Activations activations(1, 64);
   activations.Set(x.data(), 1, 64, pool);
+  const ActivationBlock& block = activations.block(0, 0);
   int32_t sum = 0;
   for (int i = 0; i < 32; ++i) {
-    EXPECT_NEAR(activations.scales(0)[0] * activations.codes(0)[i], x[i],
-                activations.scales(0)[0] * 0.5001);
-    sum += activations.codes(0)[i];
+    EXPECT_NEAR(block.scale * block.codes[i], x[i], block.scale * 0.5001);
+    sum += block.codes[i];
   }
-  EXPECT_EQ(activations.sums(0)[0], sum);
-  EXPECT_EQ(activations.scales(0)[1], 0.0f);
-  EXPECT_EQ(activations.sums(0)[1], 0);
+  EXPECT_EQ(block.scaled_sum, block.scale * static_cast<float>(sum));
+  EXPECT_EQ(block.minus_8_sums, -8 * sum);
+  EXPECT_EQ(block.minus_128_sums, -128 * sum);
+  EXPECT_EQ(activations.block(0, 1).scale, 0.0f);
+  EXPECT_EQ(activations.block(0, 1).minus_8_sums, 0);
 }
 
 TEST(Float16Test, RoundTripsEveryNumberAndRoundsTiesToEven) {

@@ -11,8 +11,8 @@ namespace tandem::cpu {
 class TaskRef {
  public:
   template <class Function>
-    requires(!std::is_same_v<std::remove_cvref_t<Function>, TaskRef>)
-  TaskRef(Function&& function)  // NOLINT(google-explicit-constructor)
+  requires(!std::is_same_v<std::remove_cvref_t<Function>, TaskRef>)
+      TaskRef(Function&& function)  // NOLINT(google-explicit-constructor)
       : object_(const_cast<void*>(static_cast<const void*>(&function))),
         call_([](void* object, int32_t task, int32_t thread) {
           (*static_cast<std::remove_reference_t<Function>*>(object))(task, thread);
@@ -25,9 +25,11 @@ class TaskRef {
   void (*call_)(void*, int32_t, int32_t);
 };
 
-// Runs loops on `num_threads` threads, the caller among them. A worker that finds
-// nothing to do spins for some microseconds, then sleeps on a futex: a step is
-// hundreds of short loops, but an idle model must leave its cores to the other.
+// Runs loops on `num_threads` threads, the caller among them. Each thread starts on its own
+// run of neighbouring tasks, so that it reads memory in one direction, and then takes what
+// others have left from the far end. A worker that finds nothing to do spins for some
+// microseconds, then sleeps on a futex: a step is hundreds of short loops, but an idle
+// model must leave its cores to the other.
 //
 // Run may be called by one thread at a time. Several pools may live in a process.
 class ThreadPool {
