@@ -32,7 +32,9 @@ namespace {
 
 constexpr uint64_t kMagic = 0x31474e5244544e54;  // "TNTDRNG1"
 constexpr uint32_t kLayoutVersion = 1;
-constexpr int32_t kSpins = 2000;  // about 20 us: less than a sleep and a wake-up cost
+// Less than a sleep and a wake-up cost; longer would take a core from the other worker.
+constexpr absl::Duration kSpinTime = absl::Microseconds(20);
+constexpr int32_t kPausesPerLook = 8;  // the time is looked up between them
 constexpr absl::Duration kSlice = absl::Milliseconds(50);
 constexpr int64_t kMaxFragmentBytes = RingDirection::kCapacity / 4;
 constexpr uint32_t kLastFragment = 1;
@@ -153,10 +155,13 @@ bool StepRing::PeerIsGone() const {
 template <class Ready>
 absl::Status StepRing::Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& waits,
                             absl::Time deadline, Ready ready) {
-  for (int32_t i = 0; i < kSpins; ++i) {
-    if (ready()) return absl::OkStatus();
-    Pause();
-  }
+  const absl::Time spin_end = absl::Now() + kSpinTime;
+  do {
+    for (int32_t i = 0; i < kPausesPerLook; ++i) {
+      if (ready()) return absl::OkStatus();
+      Pause();
+    }
+  } while (absl::Now() < spin_end);
   while (true) {
     const uint32_t seen = word.load(std::memory_order_seq_cst);
     waits.store(1, std::memory_order_seq_cst);

@@ -1,6 +1,6 @@
 // Messages between two processes through shared memory: requests one way, responses
-// the other. It carries what the gRPC stream would, without the 110 us that a message
-// pair costs there.
+// the other. It carries what the gRPC stream would, at less cost
+// (services/target/transport_bench.cc measures both).
 //
 // Each direction has one producer and one consumer. A waiting side spins for a moment,
 // then sleeps on a futex in slices of at most 50 ms, looking between them whether the
