@@ -1,0 +1,69 @@
+// Counts, and the page that Prometheus reads.
+#pragma once
+
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/telemetry/metric_names.h"
+
+namespace prometheus {
+class Collectable;
+}
+
+namespace tandem {
+
+// The values of a metric's labels, in the order of its spec.
+using LabelValues = std::initializer_list<std::string_view>;
+
+// All metrics of kMetrics, with every label set that is known from the start at 0.
+// Thread-safe.
+class Metrics {
+ public:
+  Metrics();
+  ~Metrics();
+  Metrics(const Metrics&) = delete;
+  Metrics& operator=(const Metrics&) = delete;
+
+  // Requires a counter, and `by` not negative.
+  void Add(Metric metric, LabelValues labels = {}, double by = 1.0);
+  // Requires a gauge.
+  void Set(Metric metric, LabelValues labels, double value);
+  void Set(Metric metric, double value) { Set(metric, {}, value); }
+  // Requires a histogram.
+  void Observe(Metric metric, LabelValues labels, double value);
+  void Observe(Metric metric, double value) { Observe(metric, {}, value); }
+
+  // In the text format of Prometheus.
+  std::string Render() const;
+  // What a MetricsServer shows: the above and the process's own figures.
+  std::vector<std::shared_ptr<prometheus::Collectable>> collectables() const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+// Serves /metrics until destroyed.
+class MetricsServer {
+ public:
+  // `listen` is "host:port"; port 0 takes a free one. UNAVAILABLE naming the address when it
+  // is taken, INVALID_ARGUMENT when it is none.
+  static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(const std::string& listen,
+                                                              const Metrics& metrics);
+  ~MetricsServer();
+
+  // "http://127.0.0.1:9090/metrics", with the port it got.
+  const std::string& url() const { return url_; }
+
+ private:
+  struct State;
+  MetricsServer();
+  std::unique_ptr<State> state_;
+  std::string url_;
+};
+
+}  // namespace tandem
