@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "common/telemetry/log.h"
 
 namespace tandem::worker {
 
@@ -74,13 +76,16 @@ class SessionGate {
 
 // Serves one session: `run` turns a request into a response. Returns when the gateway is
 // gone or the worker stops; UNAVAILABLE when it may not enter. `drop` is called at the end
-// of a session that was let in, to forget its sequences.
+// of a session that was let in, to forget its sequences. `name` is the transport's, for
+// the log.
 template <class Request, class Response, class Run, class Drop>
-absl::Status ServeSession(SessionGate& gate, StepTransport<Request, Response>& transport, Run run,
-                          Drop drop) {
+absl::Status ServeSession(SessionGate& gate, const char* name,
+                          StepTransport<Request, Response>& transport, Run run, Drop drop) {
   if (absl::Status status = gate.Enter([&transport] { transport.End(); }); !status.ok()) {
+    LogWarning(absl::StrCat("refused a gateway that came by ", name, ": ", status.message()));
     return status;
   }
+  LogInfo(absl::StrCat("a gateway is connected by ", name));
   Request request;
   Response response;
   while (transport.Receive(&request) && gate.BeginStep()) {
@@ -90,6 +95,7 @@ absl::Status ServeSession(SessionGate& gate, StepTransport<Request, Response>& t
     if (!gate.EndStep() || !was_sent) break;
   }
   drop();
+  LogInfo("the gateway is gone, its sequences are dropped");
   gate.Leave();
   return absl::OkStatus();
 }

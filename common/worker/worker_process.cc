@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "absl/strings/match.h"
+#include "common/telemetry/log.h"
 #include "nlohmann/json.hpp"
 
 namespace tandem::worker {
@@ -185,6 +186,9 @@ int RunWorker(Role role, int argc, const char* const* argv,
   }
   if (!options.ok()) return PrintError(kExitUsage, options.status());
   if (options->die_with_parent) DieWithParent();
+  const absl::Status logging =
+      SetUpLogging({.component = RoleName(role), .level = options->log_level});
+  if (!logging.ok()) return PrintError(kExitUsage, logging);
   return run(*options);
 }
 

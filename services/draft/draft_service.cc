@@ -2,8 +2,10 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/rpc/worker/grpc_transport.h"
 #include "common/rpc/worker/worker_server.h"
+#include "common/telemetry/log.h"
 #include "common/worker/ring_transport.h"
 #include "services/draft/service_messages.h"
 
@@ -48,7 +50,12 @@ grpc::Status DraftService::AttachPool(grpc::ServerContext*, const v1::AttachPool
   const std::lock_guard lock(engine_mutex_);
   const absl::StatusOr<int32_t> positions =
       engine_->AttachPool(request->pool_socket_path(), request->pool_epoch(), kAttachTimeout);
-  if (!positions.ok()) return ToGrpcStatus(positions.status());
+  if (!positions.ok()) {
+    LogWarning(absl::StrCat("no page pool attached: ", positions.status().message()));
+    return ToGrpcStatus(positions.status());
+  }
+  LogInfo(absl::StrCat("page pool of epoch ", request->pool_epoch(), " attached, ", *positions,
+                       " positions in a page"));
   response->set_positions_per_page(*positions);
   return grpc::Status::OK;
 }
@@ -57,19 +64,19 @@ grpc::Status DraftService::Propose(
     grpc::ServerContext* context,
     grpc::ServerReaderWriter<v1::ProposeResponse, v1::ProposeRequest>* stream) {
   worker::GrpcTransport<v1::ProposeRequest, v1::ProposeResponse> transport(context, stream);
-  return ToGrpcStatus(Serve(transport));
+  return ToGrpcStatus(Serve("gRPC", transport));
 }
 
 void DraftService::ServeRing(std::unique_ptr<StepRing> ring) {
   worker::RingTransport<v1::ProposeRequest, v1::ProposeResponse> transport(std::move(ring));
   // A gateway that may not enter sees its ring close.
-  Serve(transport).IgnoreError();
+  Serve("the ring", transport).IgnoreError();
 }
 
-absl::Status DraftService::Serve(Transport& transport) {
+absl::Status DraftService::Serve(const char* name, Transport& transport) {
   if (!is_loaded()) return LoadingError();
   return worker::ServeSession(
-      gate_, transport,
+      gate_, name, transport,
       [this](const v1::ProposeRequest& request, v1::ProposeResponse* response) {
         Run(request, response);
       },

@@ -34,7 +34,7 @@ class DraftService final : public v1::DraftService::Service {
 
  private:
   using Transport = worker::StepTransport<v1::ProposeRequest, v1::ProposeResponse>;
-  absl::Status Serve(Transport& transport);
+  absl::Status Serve(const char* name, Transport& transport);
   void Run(const v1::ProposeRequest& request, v1::ProposeResponse* response);
   bool is_loaded();
 

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
+#include "common/telemetry/log.h"
 #include "common/worker/draft_probs.h"
 #include "common/worker/finite_row.h"
 
@@ -143,9 +144,13 @@ void TargetEngine::ReadDraftProbs(const SequenceStep& step, const worker::Sequen
       step.draft_token_ids.empty()) {
     return;
   }
-  worker::ReadDraftProbs(*pool_.draft_probs_slot(step.draft_probs_slot), step.sequence,
-                         sequence.sampler.length(), step.draft_token_ids,
-                         sequence.sampler.vocab_size(), draft_probs_);
+  if (worker::ReadDraftProbs(*pool_.draft_probs_slot(step.draft_probs_slot), step.sequence,
+                             sequence.sampler.length(), step.draft_token_ids,
+                             sequence.sampler.vocab_size(), draft_probs_)) {
+    return;
+  }
+  LogDebug(absl::StrCat("slot ", step.draft_probs_slot, " does not hold the drafts of sequence ",
+                        static_cast<int64_t>(step.sequence), ": verified as certain guesses"));
 }
 
 }  // namespace tandem::target

@@ -33,22 +33,22 @@ grpc::Status TargetService::Verify(
     grpc::ServerContext* context,
     grpc::ServerReaderWriter<v1::VerifyResponse, v1::VerifyRequest>* stream) {
   worker::GrpcTransport<v1::VerifyRequest, v1::VerifyResponse> transport(context, stream);
-  return ToGrpcStatus(Serve(transport));
+  return ToGrpcStatus(Serve("gRPC", transport));
 }
 
 void TargetService::ServeRing(std::unique_ptr<StepRing> ring) {
   worker::RingTransport<v1::VerifyRequest, v1::VerifyResponse> transport(std::move(ring));
   // A gateway that may not enter sees its ring close.
-  Serve(transport).IgnoreError();
+  Serve("the ring", transport).IgnoreError();
 }
 
-absl::Status TargetService::Serve(Transport& transport) {
+absl::Status TargetService::Serve(const char* name, Transport& transport) {
   {
     const std::lock_guard lock(mutex_);
     if (engine_ == nullptr) return absl::UnavailableError("the model is being loaded");
   }
   return worker::ServeSession(
-      gate_, transport,
+      gate_, name, transport,
       [this](const v1::VerifyRequest& request, v1::VerifyResponse* response) {
         Run(request, response);
       },

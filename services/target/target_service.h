@@ -31,7 +31,7 @@ class TargetService final : public v1::TargetService::Service {
 
  private:
   using Transport = worker::StepTransport<v1::VerifyRequest, v1::VerifyResponse>;
-  absl::Status Serve(Transport& transport);
+  absl::Status Serve(const char* name, Transport& transport);
   void Run(const v1::VerifyRequest& request, v1::VerifyResponse* response);
 
   worker::SessionGate gate_;
