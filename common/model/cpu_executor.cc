@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "common/base/check.h"
 #include "common/base/status_macros.h"
 #include "common/model/cpu_forward.h"
 #include "common/model/weights.h"
@@ -11,10 +12,14 @@
 namespace tandem {
 namespace {
 
+// More than any page that is worth having; keeps the products small.
+constexpr int64_t kMaxPagePositions = 1 << 20;
+
 absl::Status CheckOptions(const CpuExecutorOptions& options) {
   const ExecutorLimits& limits = options.limits;
   if (limits.max_step_tokens < 1 || limits.max_logits_rows < 1 || limits.max_positions < 1 ||
-      options.num_threads < 1 || options.page_positions % 8 != 0 || options.page_positions < 0) {
+      options.num_threads < 1 || options.page_positions % 8 != 0 || options.page_positions < 0 ||
+      options.page_positions > kMaxPagePositions) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "limits must be at least 1 and page positions a multiple of 8: %d step tokens, %d logits "
         "rows, %d positions, %d threads, %d page positions",
@@ -42,23 +47,7 @@ class CpuExecutor final : public Executor {
   int64_t weight_bytes() const override { return weights_.num_bytes; }
   int64_t workspace_bytes() const override { return forward_.workspace_bytes(); }
 
-  absl::Status AttachKv(const KvMemory& memory) override {
-    KvLayout layout = layout_;
-    if (page_positions_ == 0) {
-      layout.page_positions =
-          static_cast<int32_t>(memory.page_bytes / layout.position_bytes() / 8 * 8);
-    }
-    if (layout.page_positions == 0 || layout.page_bytes() > memory.page_bytes) {
-      return absl::InvalidArgumentError(absl::StrFormat(
-          "a page of the pool has %d bytes; %s needs %d for %d positions: use larger pages",
-          memory.page_bytes, config_.name,
-          layout.position_bytes() * std::max(layout.page_positions, 8),
-          std::max(layout.page_positions, 8)));
-    }
-    layout_ = layout;
-    memory_ = memory;
-    return absl::OkStatus();
-  }
+  absl::Status AttachKv(const KvMemory& memory) override;
 
   absl::Status Forward(absl::Span<const StepSequence> sequences) override {
     RETURN_IF_ERROR(Validate(sequences));
@@ -66,7 +55,10 @@ class CpuExecutor final : public Executor {
     return absl::OkStatus();
   }
 
-  absl::Span<float> Logits(int32_t row) override { return forward_.Logits(row); }
+  absl::Span<float> Logits(int32_t row) override {
+    TANDEM_CHECK(row >= 0 && row < limits_.max_logits_rows);
+    return forward_.Logits(row);
+  }
 
  private:
   absl::Status Validate(absl::Span<const StepSequence> sequences) const;
@@ -81,6 +73,27 @@ class CpuExecutor final : public Executor {
   LlamaWeights weights_;
   CpuForward forward_;
 };
+
+absl::Status CpuExecutor::AttachKv(const KvMemory& memory) {
+  KvLayout layout = layout_;
+  if (page_positions_ == 0) {
+    const int64_t fitting = memory.page_bytes / layout.position_bytes();
+    layout.page_positions = static_cast<int32_t>(std::min(fitting, kMaxPagePositions) / 8 * 8);
+  }
+  if (memory.base == nullptr || memory.num_pages < 1) {
+    return absl::InvalidArgumentError("a KV pool without pages");
+  }
+  if (layout.page_positions == 0 || layout.page_bytes() > memory.page_bytes) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "a page of the pool has %d bytes; %s needs %d for %d positions: use larger pages",
+        memory.page_bytes, config_.name,
+        layout.position_bytes() * std::max(layout.page_positions, 8),
+        std::max(layout.page_positions, 8)));
+  }
+  layout_ = layout;
+  memory_ = memory;
+  return absl::OkStatus();
+}
 
 absl::Status CpuExecutor::Validate(absl::Span<const StepSequence> sequences) const {
   if (memory_.base == nullptr) return absl::FailedPreconditionError("no KV pool is attached");

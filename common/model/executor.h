@@ -56,8 +56,8 @@ class Executor {
   virtual absl::Status AttachKv(const KvMemory& memory) = 0;
 
   // Runs the step. INVALID_ARGUMENT beyond the limits, with ids out of the vocabulary
-  // or page numbers out of the pool; INTERNAL when logits are not finite, naming the
-  // sequence by its index (its rows only: see RowIsFinite).
+  // or page numbers out of the pool; nothing is written then. Logits of a damaged model
+  // may be NaN or infinite: that is no error here, for it concerns only those rows.
   virtual absl::Status Forward(absl::Span<const StepSequence> sequences) = 0;
 
   // Row `row` of the last Forward's logits [vocab_size], rows in order of the

@@ -96,6 +96,11 @@ absl::Status CheckNothingIsLeftOut(const GgufFile& file, const std::vector<Slot>
   std::unordered_set<std::string_view> known = {"rope_freqs.weight"};
   for (const Slot& slot : slots) known.insert(slot.name);
   for (const GgufTensor& tensor : file.tensors()) {
+    if (tensor.name.ends_with(".bias")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(file.path(), ": tensor ", std::string(tensor.name),
+                       " is a bias; Tandem runs llama models without biases"));
+    }
     if (!known.contains(tensor.name)) {
       return absl::InvalidArgumentError(
           absl::StrCat(file.path(), ": tensor ", std::string(tensor.name),
