@@ -1,0 +1,33 @@
+// What a connected worker said of itself.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "services/gateway/engine/worker_link.h"
+
+namespace tandem::gateway {
+
+struct WorkerDescription {
+  std::string name;
+  std::string architecture;
+  std::string quantization;
+  int64_t num_parameters = 0;
+  std::string device;
+  std::string kv_type;
+  std::string model_path;
+  int64_t weight_bytes = 0;
+  int64_t workspace_bytes = 0;
+  int64_t other_bytes = 0;
+  int64_t incarnation = 0;  // of the process
+  std::string ring_path;    // empty: steps go by gRPC
+  WorkerFacts facts;        // `incarnation` in it is the link's, of the session
+
+  // The target's: what it hands out; 0 and empty for the draft.
+  std::string pool_socket_path;
+  int64_t pool_epoch = 0;
+  int32_t num_pages = 0;
+  int64_t page_bytes = 0;
+};
+
+}  // namespace tandem::gateway
