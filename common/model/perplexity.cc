@@ -38,6 +38,12 @@ absl::Status ScoreWindow(Executor& executor, absl::Span<const int32_t> window, i
     for (int32_t row = 0; row < num_logits; ++row) {
       const int32_t position = start + count - num_logits + row;
       losses.push_back(NegativeLogProb(executor.Logits(row), window[position + 1]));
+      if (!std::isfinite(losses.back())) {
+        return absl::InternalError(
+            absl::StrFormat("the logits of position %d are not finite: the model's weights may be "
+                            "damaged",
+                            position));
+      }
     }
   }
   return absl::OkStatus();
@@ -54,6 +60,10 @@ absl::StatusOr<PerplexityResult> MeasurePerplexity(
     return absl::InvalidArgumentError(absl::StrFormat(
         "a text of %d tokens in windows of %d: it needs at least two windows of at least 8",
         num_tokens, window_tokens));
+  }
+  if (window_tokens > executor.limits().max_positions) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "windows of %d tokens: at most %d", window_tokens, executor.limits().max_positions));
   }
   const KvLayout& layout = executor.kv_layout();
   const int32_t page_positions = layout.page_positions > 0 ? layout.page_positions : 32;

@@ -19,12 +19,15 @@ struct PerplexityResult {
 
 struct PerplexityOptions {
   int32_t window_tokens = 512;
-  int32_t bos_id = -1;  // put first in each window in place of its first token; -1: none
+  // Put first in each window in place of its first token; -1: nothing is. llama.cpp does so
+  // when tokenizer.ggml.add_bos_token says so, and then also puts it before the whole text.
+  int32_t bos_id = -1;
 };
 
 // Cuts the text into windows, drops the rest, and scores the second half of each: what
 // llama.cpp's perplexity tool does, so that the figures compare. Attaches KV memory of its
-// own. INVALID_ARGUMENT when the text is shorter than two windows or a window than 8 tokens.
+// own. INVALID_ARGUMENT when the text is shorter than two windows, or a window than 8 tokens
+// or longer than the executor's positions; INTERNAL when the model's logits are not finite.
 // `progress` is told the windows done and their number.
 absl::StatusOr<PerplexityResult> MeasurePerplexity(
     Executor& executor, absl::Span<const int32_t> token_ids, const PerplexityOptions& options,
