@@ -113,7 +113,9 @@ double SumExp(absl::Span<const float> row, float max) {
   double sum = 0.0;
   for (int32_t i = 0; i < size; i += kBlock) {
     const int32_t count = std::min(kBlock, size - i);
-    for (int32_t j = 0; j < count; ++j) block[j] = Exp(row[i + j] - max);
+    std::copy_n(row.data() + i, count, block);
+    ShiftAndScale(absl::MakeSpan(block, count), max, 1.0f);
+    ExpInPlace(absl::MakeSpan(block, count));
     sum += SumBlock(block, count);
   }
   return sum;

@@ -40,6 +40,12 @@ void Collect(absl::Span<const float> row, float bound, std::vector<TokenCandidat
   }
 }
 
+// Bans all others.
+void KeepCandidates(absl::Span<const TokenCandidate> candidates, absl::Span<float> row) {
+  std::fill(row.begin(), row.end(), -kInfinity);
+  for (const TokenCandidate& candidate : candidates) row[candidate.id] = candidate.logit;
+}
+
 }  // namespace
 
 TokenSampler::TokenSampler(SamplingParams params, int32_t vocab_size)
@@ -130,7 +136,7 @@ void TokenSampler::Truncate(absl::Span<const float> scaled, int32_t max_candidat
   } else {
     Collect(scaled, min_p_bound, &candidates);
   }
-  if (params_.top_p < 1.0f) KeepTopP(params_.top_p * total, &candidates);
+  if (params_.top_p < 1.0f) KeepTopP(params_.top_p * total, scratch);
   if (params_.min_p > 0.0f) {
     std::erase_if(candidates, [&](const TokenCandidate& c) { return c.logit < min_p_bound; });
   }
@@ -144,10 +150,7 @@ absl::Status TokenSampler::ToWeights(absl::Span<float> logits, SamplerScratch* s
   RETURN_IF_ERROR(ApplyTemperature(row));
   if (truncates()) {
     Truncate(row, num_ids_, scratch);
-    std::fill(row.begin(), row.end(), -kInfinity);
-    for (const TokenCandidate& candidate : scratch->candidates) {
-      row[candidate.id] = candidate.logit;
-    }
+    KeepCandidates(scratch->candidates, row);
   }
   ExpInPlace(row);
   std::fill(logits.begin() + num_ids_, logits.end(), 0.0f);
@@ -170,7 +173,11 @@ absl::StatusOr<int32_t> TokenSampler::Sample(absl::Span<float> logits,
   RETURN_IF_ERROR(ApplyTemperature(row));
   if (!truncates()) return SampleGumbel(row, scratch);
   Truncate(row, num_ids_, scratch);
-  return SampleGumbelOf(scratch->candidates);
+  // Many ids are sooner looked through by groups.
+  constexpr size_t kManyIds = 512;
+  if (scratch->candidates.size() < kManyIds) return SampleGumbelOf(scratch->candidates);
+  KeepCandidates(scratch->candidates, row);
+  return SampleGumbel(row, scratch);
 }
 
 int32_t TokenSampler::SampleGumbel(absl::Span<const float> scaled, SamplerScratch* scratch) const {

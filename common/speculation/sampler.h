@@ -19,9 +19,16 @@ struct TokenCandidate {
   int32_t id;
 };
 
+struct WeightedCandidate {
+  TokenCandidate candidate;
+  float weight;  // exp(logit)
+};
+
 // Memory for one row's work; one for each thread that samples, used for all sequences.
 struct SamplerScratch {
   std::vector<TokenCandidate> candidates;
+  std::vector<WeightedCandidate> weighted;
+  std::vector<float> weights;
   std::vector<float> group_max;
 };
 

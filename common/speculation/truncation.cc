@@ -3,23 +3,36 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/types/span.h"
+#include "common/speculation/row_ops.h"
+
 namespace tandem {
 namespace {
 
-using Iterator = std::vector<TokenCandidate>::iterator;
+using Iterator = std::vector<WeightedCandidate>::iterator;
 
-double Weight(const TokenCandidate& candidate) {
-  return std::exp(static_cast<double>(candidate.logit));
+bool WeightedComesBefore(const WeightedCandidate& a, const WeightedCandidate& b) {
+  return ComesBefore(a.candidate, b.candidate);
 }
 
 // The middle one of first, middle and last: a pivot that sorted input does not defeat.
-TokenCandidate MedianOfThree(Iterator begin, Iterator end) {
-  TokenCandidate a = *begin;
-  TokenCandidate b = *(begin + (end - begin) / 2);
-  TokenCandidate c = *(end - 1);
-  if (ComesBefore(b, a)) std::swap(a, b);
-  if (ComesBefore(c, b)) std::swap(b, c);
-  return ComesBefore(b, a) ? a : b;
+WeightedCandidate MedianOfThree(Iterator begin, Iterator end) {
+  WeightedCandidate a = *begin;
+  WeightedCandidate b = *(begin + (end - begin) / 2);
+  WeightedCandidate c = *(end - 1);
+  if (WeightedComesBefore(b, a)) std::swap(a, b);
+  if (WeightedComesBefore(c, b)) std::swap(b, c);
+  return WeightedComesBefore(b, a) ? a : b;
+}
+
+void FillWeighted(SamplerScratch* scratch) {
+  scratch->weights.clear();
+  for (const TokenCandidate& c : scratch->candidates) scratch->weights.push_back(c.logit);
+  ExpInPlace(absl::MakeSpan(scratch->weights));
+  scratch->weighted.clear();
+  for (size_t i = 0; i < scratch->candidates.size(); ++i) {
+    scratch->weighted.push_back({scratch->candidates[i], scratch->weights[i]});
+  }
 }
 
 }  // namespace
@@ -31,19 +44,20 @@ void KeepTopK(int32_t count, std::vector<TokenCandidate>* candidates) {
   candidates->resize(count);
 }
 
-void KeepTopP(double aim, std::vector<TokenCandidate>* candidates) {
+void KeepTopP(double aim, SamplerScratch* scratch) {
   constexpr std::ptrdiff_t kSortedAtOnce = 32;
+  FillWeighted(scratch);
   // Quickselect by weight: all before `begin` is kept and sums to `kept`; the last one to
   // be kept is in [begin, end).
-  Iterator begin = candidates->begin();
-  Iterator end = candidates->end();
+  Iterator begin = scratch->weighted.begin();
+  Iterator end = scratch->weighted.end();
   double kept = 0.0;
   while (end - begin > kSortedAtOnce) {
-    const TokenCandidate pivot = MedianOfThree(begin, end);
-    const Iterator middle =
-        std::partition(begin, end, [&](const TokenCandidate& c) { return !ComesBefore(pivot, c); });
+    const WeightedCandidate pivot = MedianOfThree(begin, end);
+    const Iterator middle = std::partition(
+        begin, end, [&](const WeightedCandidate& c) { return !WeightedComesBefore(pivot, c); });
     double weight = 0.0;
-    for (Iterator i = begin; i != middle; ++i) weight += Weight(*i);
+    for (Iterator i = begin; i != middle; ++i) weight += i->weight;
     // Both parts are shorter: the pivot is in the first, and of three distinct candidates
     // the last is not.
     if (kept + weight >= aim) {
@@ -53,20 +67,17 @@ void KeepTopP(double aim, std::vector<TokenCandidate>* candidates) {
       begin = middle;
     }
   }
-  std::sort(begin, end, ComesBefore);
-  for (; begin != end; ++begin) {
-    kept += Weight(*begin);
-    if (kept >= aim) {
-      ++begin;
-      break;
-    }
+  std::sort(begin, end, WeightedComesBefore);
+  while (begin != end && kept < aim) kept += (begin++)->weight;
+  scratch->candidates.clear();
+  for (Iterator i = scratch->weighted.begin(); i != begin; ++i) {
+    scratch->candidates.push_back(i->candidate);
   }
-  candidates->erase(begin, candidates->end());
 }
 
 double SumWeights(const std::vector<TokenCandidate>& candidates) {
   double sum = 0.0;
-  for (const TokenCandidate& candidate : candidates) sum += Weight(candidate);
+  for (const TokenCandidate& c : candidates) sum += std::exp(static_cast<double>(c.logit));
   return sum;
 }
 

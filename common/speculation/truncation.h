@@ -15,9 +15,10 @@ inline bool ComesBefore(const TokenCandidate& a, const TokenCandidate& b) {
 // Keeps the first `count` in that order. Linear time.
 void KeepTopK(int32_t count, std::vector<TokenCandidate>* candidates);
 
-// Keeps the shortest beginning in that order whose weights exp(logit) sum up to `aim`, at
-// least one; all when they sum to less. Linear time on average.
-void KeepTopP(double aim, std::vector<TokenCandidate>* candidates);
+// Keeps the shortest beginning in that order of scratch->candidates whose weights
+// exp(logit) sum up to `aim`, at least one; all when they sum to less. Linear time on
+// average.
+void KeepTopP(double aim, SamplerScratch* scratch);
 
 // sum of exp(logit).
 double SumWeights(const std::vector<TokenCandidate>& candidates);

@@ -68,13 +68,13 @@ void Engine::Impl::CommitOne(Entry* entry, const VerifyResult& result) {
   }
   RoleState& target = sequence->role(Role::kTarget);
   target.kv_length += entry->num_tokens;
-  sequence->num_target_losses = 0;
   if (!entry->samples) return;
 
   // What was refused is rewound by the start position of the next step.
   target.kv_length += result.num_accepted;
   sequence->role(Role::kDraft).kv_length += std::min(result.num_accepted, entry->num_drafted_kv);
   sequence->num_replays = 0;
+  sequence->num_target_losses = 0;
   std::optional<OutputAssembler::End> end;
   int32_t num_committed = 0;
   for (int32_t i = 0; i <= result.num_accepted && !end; ++i) {

@@ -30,6 +30,33 @@ TEST(EngineFaultTest, ADraftThatRefusesEveryStepIsAskedRarely) {
   EXPECT_LE(sim.draft.num_steps, 8);
 }
 
+TEST(EngineFaultTest, AHangingWorkerCostsItsTimeoutAndNoToken) {
+  SimOptions options;
+  options.engine.step_timeout = absl::Seconds(30);
+  EngineSim sim(options);
+  const SimClient* client = sim.Submit(SimRequest(20, 250));
+  while (client->token_ids.size() < 50) sim.RunRound();
+  sim.draft.HangInNextStep(absl::Milliseconds(300));
+  while (client->token_ids.size() < 100) sim.RunRound();
+  EXPECT_LT(sim.clock.Now(), absl::Seconds(15));  // not as long as the target may take
+  sim.target.HangInNextStep(absl::Milliseconds(300));
+  ASSERT_TRUE(sim.RunUntilIdle());
+  EXPECT_GT(sim.clock.Now(), absl::Seconds(30));
+  ExpectPlainAnswer(*client, SimRequest(20, 250));
+  sim.ExpectAllFree();
+}
+
+// The part of a prompt before the deadly token works each time: that is no progress.
+TEST(EngineFaultTest, ALongPromptThatKillsTheTargetIsEndedToo) {
+  EngineSim sim;
+  sim.target.deadly_token = 251;
+  GenerationRequest deadly = SimRequest(300, 50);
+  deadly.prompt[250] = 251;
+  const SimClient* client = sim.Submit(deadly);
+  ASSERT_TRUE(sim.RunUntilIdle());
+  EXPECT_TRUE(absl::IsUnavailable(client->error)) << client->error;
+}
+
 TEST(EngineFaultTest, LosingTheTargetDelaysAndNothingElse) {
   EngineSim sim;
   const SimClient* first = sim.Submit(SimRequest(40, 100));

@@ -16,6 +16,10 @@
 
 namespace tandem::gateway {
 
+// A request that was in the step each time the target died, without a token in between, is
+// not run for ever: it may be the cause. Before it is blamed it runs alone.
+inline constexpr int32_t kMaxTargetLosses = 3;
+
 // Invariants between calls:
 //   - a sequence is in waiting_ or in running_, both sorted by id except that preempted
 //     sequences wait in front;

@@ -68,6 +68,8 @@ class SimWorker {
   void Kill(absl::Duration downtime);
   // The same, noticed only when the step in flight is awaited.
   void KillInNextStep(absl::Duration downtime) { kill_in_step_ = downtime; }
+  // The next step is not answered in time; the link then drops the worker.
+  void HangInNextStep(absl::Duration downtime) { hang_in_step_ = downtime; }
   // The next entry of a step that has one is answered with this.
   void FailNextEntry(absl::Status status) { entry_failure_ = std::move(status); }
   // The next whole step is refused with this; all sequences are dropped.
@@ -94,7 +96,7 @@ class SimWorker {
 
   absl::StatusOr<WorkerFacts> CurrentFacts() const;
   void Take(const WorkerStep& step);
-  absl::Status BeginStep(const WorkerStep& step);
+  absl::Status BeginStep(const WorkerStep& step, absl::Duration timeout);
   absl::StatusOr<SimSequence*> BeginEntry(const SequenceStep& step, int32_t num_more);
   void EndStep(const WorkerStep& step);
   // Runs one token at `position`; its state, which makes the logits of the next.
@@ -111,6 +113,7 @@ class SimWorker {
   std::optional<WorkerStep> in_flight_;
   absl::Duration up_at_ = absl::ZeroDuration();
   std::optional<absl::Duration> kill_in_step_;
+  std::optional<absl::Duration> hang_in_step_;
   absl::Status entry_failure_;
   absl::Status refusal_;
   int64_t step_epoch_ = 0;  // of the pool when the step was sent

@@ -7,9 +7,6 @@
 namespace tandem::gateway {
 namespace {
 
-// A request that was in the step each time the target died is not run for ever: it may be
-// the cause.
-constexpr int32_t kMaxTargetLosses = 3;
 constexpr int32_t kMaxRefusals = 3;
 
 constexpr absl::Duration kFirstBackoff = absl::Milliseconds(100);

@@ -58,7 +58,7 @@ std::vector<Sequence*> Engine::Impl::ChooseActive() {
   for (const auto& sequence : running_) {
     if (sequence->congested_since != absl::InfiniteDuration()) continue;
     active.push_back(sequence.get());
-    if (sequence->num_target_losses > 0) suspects.push_back(sequence.get());
+    if (sequence->num_target_losses >= kMaxTargetLosses - 1) suspects.push_back(sequence.get());
   }
   const size_t max_rows = std::max(1, target_.facts->max_logits_rows);
   if (!suspects.empty()) return {suspects[next_in_turn_++ % suspects.size()]};

@@ -58,7 +58,7 @@ void SimWorker::Take(const WorkerStep& step) {
   step_epoch_ = pool_->epoch;
 }
 
-absl::Status SimWorker::BeginStep(const WorkerStep& step) {
+absl::Status SimWorker::BeginStep(const WorkerStep& step, absl::Duration timeout) {
   TANDEM_CHECK(in_flight_.has_value());
   ++num_steps;
   if (on_step) on_step();
@@ -71,6 +71,11 @@ absl::Status SimWorker::BeginStep(const WorkerStep& step) {
   if (kill_in_step_) {
     Kill(*std::exchange(kill_in_step_, std::nullopt));
     return absl::UnavailableError("the connection was closed");
+  }
+  if (hang_in_step_) {
+    clock_->Advance(timeout);
+    Kill(*std::exchange(hang_in_step_, std::nullopt));
+    return absl::DeadlineExceededError("no answer");
   }
   if (!is_up()) return absl::UnavailableError("not connected");
   if (!refusal_.ok()) {
@@ -152,7 +157,7 @@ void SimWorker::Logits(uint64_t state, std::vector<float>* logits) const {
 
 absl::StatusOr<VerifyStepResult> SimTarget::Await(absl::Duration timeout) {
   const WorkerStep step = *in_flight_;
-  absl::Status status = BeginStep(step);
+  absl::Status status = BeginStep(step, timeout);
   if (!status.ok()) {
     in_flight_.reset();
     clock_->Advance(absl::Milliseconds(1));
@@ -219,7 +224,7 @@ VerifyResult SimTarget::RunEntry(const SequenceStep& step) {
 
 absl::StatusOr<ProposeStepResult> SimDraft::Await(absl::Duration timeout) {
   const WorkerStep step = *in_flight_;
-  absl::Status status = BeginStep(step);
+  absl::Status status = BeginStep(step, timeout);
   if (!status.ok()) {
     in_flight_.reset();
     clock_->Advance(absl::Milliseconds(1));
