@@ -6,7 +6,7 @@
 
 namespace tandem {
 
-struct PerplexityOptions {
+struct PerplexityCommand {
   std::string model;
   std::string file;
   int32_t context_tokens = 512;
@@ -16,6 +16,6 @@ struct PerplexityOptions {
 
 // Scores the second half of each window of `context_tokens`, as llama.cpp does, and
 // prints the perplexity with its standard error. An exit code.
-int RunPerplexity(const PerplexityOptions& options);
+int RunPerplexity(const PerplexityCommand& options);
 
 }  // namespace tandem

@@ -63,7 +63,7 @@ void AddDoctor(CLI::App& app, tandem::DoctorOptions& options, Run& run) {
   command->callback([&] { run = [&options] { return tandem::RunDoctor(options); }; });
 }
 
-void AddEval(CLI::App& app, tandem::PerplexityOptions& options, Run& run) {
+void AddEval(CLI::App& app, tandem::PerplexityCommand& options, Run& run) {
   CLI::App* eval = app.add_subcommand("eval", "measure quality");
   eval->require_subcommand(1);
   CLI::App* command = eval->add_subcommand("perplexity", "of a text, scored in windows");
@@ -92,7 +92,7 @@ int main(int argc, char** argv) {
   tandem::GenerateOptions generate, chat;
   tandem::TokenizeOptions tokenize;
   tandem::DoctorOptions doctor;
-  tandem::PerplexityOptions perplexity;
+  tandem::PerplexityCommand perplexity;
   std::string file;
   Run run;
   AddServe(app, serve, run);

@@ -17,8 +17,7 @@ namespace {
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path) {
   ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> file, GgufFile::Open(path));
-  ASSIGN_OR_RETURN(TokenizerSpec spec, TokenizerSpecFromGguf(*file));
-  return Tokenizer::Create(std::move(spec));
+  return Tokenizer::FromGguf(*file);
 }
 
 absl::Status PrintIds(const Tokenizer& tokenizer, const std::string& text,

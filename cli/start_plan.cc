@@ -1,0 +1,177 @@
+#include "cli/start_plan.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "cli/host_memory.h"
+#include "common/base/status_macros.h"
+#include "common/gguf/gguf.h"
+#include "common/model/config.h"
+#include "common/model/cpu_executor.h"
+#include "common/model/weights.h"
+#include "common/tokenizer/tokenizer.h"
+
+namespace tandem {
+namespace {
+
+constexpr int32_t kPagePositions = 32;           // of the target
+constexpr int32_t kDefaultContextTokens = 8192;  // at most, unless asked for
+constexpr int32_t kDefaultContexts = 4;          // that fit the pool
+constexpr int32_t kStepTokens = 256;             // rows of a worker's step
+constexpr int32_t kLogitsRows = 128;
+
+// A model's file, read as far as planning needs.
+struct PlannedModel {
+  ModelConfig config;
+  int64_t weights_bytes = 0;
+  int64_t workspace_bytes = 0;
+};
+
+absl::StatusOr<PlannedModel> PlanModel(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(path));
+  PlannedModel model;
+  ASSIGN_OR_RETURN(model.config, ModelConfigFromGguf(*file));
+  ASSIGN_OR_RETURN(const std::vector<TensorPlan> tensors, PlanWeights(*file, model.config));
+  for (const TensorPlan& tensor : tensors) model.weights_bytes += tensor.packed_bytes;
+  const int64_t row_floats =
+      4 * int64_t{model.config.hidden_dim} + 3 * int64_t{model.config.ffn_dim};
+  model.workspace_bytes = kStepTokens * row_floats * int64_t{sizeof(float)} +
+                          kLogitsRows * int64_t{model.config.vocab_size} * int64_t{sizeof(float)};
+  return model;
+}
+
+KvType KvTypeOf(const std::string& name) {
+  if (name == "f16") return KvType::kF16;
+  return name == "q8" ? KvType::k8 : KvType::k4;
+}
+
+absl::StatusOr<std::string> MakeSocketDir(const ServeOptions& options) {
+  if (!options.socket_dir.empty()) {
+    if (mkdir(options.socket_dir.c_str(), 0700) != 0 && errno != EEXIST) {
+      return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", options.socket_dir));
+    }
+    return options.socket_dir;
+  }
+  const char* temporary = std::getenv("TMPDIR");
+  std::string path = absl::StrCat(temporary != nullptr ? temporary : "/tmp", "/tandem.XXXXXX");
+  if (mkdtemp(path.data()) == nullptr) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", path));
+  }
+  return path;
+}
+
+// The pool: as many target positions as asked for, draft positions for the same tokens.
+void SizePool(const ServeOptions& options, const PlannedModel& target, const PlannedModel* draft,
+              StartPlan& plan) {
+  const KvType type = KvTypeOf(options.target_kv);
+  plan.page_positions = kPagePositions;
+  plan.page_bytes = KvLayoutFor(target.config, type, type, kPagePositions).page_bytes();
+  const int64_t tokens = options.kv_tokens > 0
+                             ? options.kv_tokens
+                             : int64_t{kDefaultContexts} * plan.resolved.context_tokens;
+  int64_t pages = (tokens + kPagePositions - 1) / kPagePositions;
+  if (draft != nullptr) {
+    const KvType draft_type = KvTypeOf(options.draft_kv);
+    const int64_t position_bytes =
+        KvLayoutFor(draft->config, draft_type, draft_type, 8).position_bytes();
+    const int64_t draft_positions = std::max<int64_t>(8, plan.page_bytes / position_bytes / 8 * 8);
+    pages += (tokens + draft_positions - 1) / draft_positions;
+  }
+  plan.resolved.num_kv_pages = static_cast<int32_t>(std::min<int64_t>(pages, INT32_MAX / 2));
+  plan.pool_bytes = pages * plan.page_bytes;
+}
+
+absl::Status CheckFit(const StartPlan& plan) {
+  if (plan.spare_bytes() >= 0) return absl::OkStatus();
+  const int64_t fixed = plan.target_bytes + plan.draft_bytes + plan.workspace_bytes;
+  const int64_t room = plan.available_bytes - fixed;
+  const int64_t tokens = room / plan.page_bytes * plan.page_positions * 3 / 4;
+  const std::string remedy = tokens >= 512 ? absl::StrFormat("use --kv-tokens %d", tokens)
+                                           : std::string("use a smaller model");
+  return absl::ResourceExhaustedError(absl::StrFormat(
+      "weights need %.1f GiB and the page pool %.1f GiB, but only %.1f GiB of memory are free: %s",
+      fixed / kGiB, plan.pool_bytes / kGiB, plan.available_bytes / kGiB, remedy));
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(path));
+  return Tokenizer::FromGguf(*file);
+}
+
+}  // namespace
+
+std::string StartPlan::ToString() const {
+  const int64_t tokens = int64_t{resolved.num_kv_pages} * page_positions;
+  std::string text = absl::StrFormat("plan   target %.0f MiB", target_bytes / kMiB);
+  if (draft_bytes > 0) absl::StrAppendFormat(&text, " · draft %.0f MiB", draft_bytes / kMiB);
+  absl::StrAppendFormat(
+      &text,
+      " · workspace %.0f MiB · pages %.0f MiB (%d of %.0f KiB, up to %d target positions; %d "
+      "streams of 2048) · spare %.1f GiB\n",
+      workspace_bytes / kMiB, pool_bytes / kMiB, resolved.num_kv_pages, page_bytes / 1024.0, tokens,
+      tokens / 2048, spare_bytes() / kGiB);
+  absl::StrAppendFormat(&text, "       context %d tokens · %d threads a worker · cpu\n",
+                        resolved.context_tokens, resolved.threads);
+  return text;
+}
+
+absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options) {
+  StartPlan plan;
+  ASSIGN_OR_RETURN(plan.resolved.models, FindModels(options.target, options.draft));
+  if (options.no_draft) plan.resolved.models.draft.clear();
+  ASSIGN_OR_RETURN(const PlannedModel target, PlanModel(plan.resolved.models.target));
+  plan.resolved.context_tokens =
+      options.context_tokens > 0 ? options.context_tokens
+                                 : std::min(target.config.context_length, kDefaultContextTokens);
+  plan.resolved.threads =
+      options.threads > 0 ? options.threads
+                          : static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
+  plan.target_bytes = target.weights_bytes;
+  plan.workspace_bytes = target.workspace_bytes;
+  std::unique_ptr<PlannedModel> draft;
+  if (!plan.resolved.models.draft.empty()) {
+    ASSIGN_OR_RETURN(PlannedModel planned, PlanModel(plan.resolved.models.draft));
+    draft = std::make_unique<PlannedModel>(std::move(planned));
+    plan.draft_bytes = draft->weights_bytes;
+    plan.workspace_bytes += draft->workspace_bytes;
+    RETURN_IF_ERROR(CheckPair(plan.resolved.models.target, plan.resolved.models.draft));
+  }
+  SizePool(options, target, draft.get(), plan);
+  plan.available_bytes = ReadHostMemory().available_bytes;
+  RETURN_IF_ERROR(CheckFit(plan));
+  if (!options.dry_run) {
+    ASSIGN_OR_RETURN(plan.resolved.socket_dir, MakeSocketDir(options));
+  }
+  return plan;
+}
+
+absl::Status CheckPair(const std::string& target_path, const std::string& draft_path) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> target, LoadTokenizer(target_path));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> draft, LoadTokenizer(draft_path));
+  const int32_t shared = std::min(target->vocab_size(), draft->vocab_size());
+  for (int32_t id = 0; id < shared; ++id) {
+    if (target->TokenText(id) == draft->TokenText(id)) continue;
+    if (target->IsSpecial(id) && draft->IsSpecial(id)) continue;
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "draft and target have different vocabularies: token %d is \"%s\" in %s and \"%s\" in %s: "
+        "use a draft of the same family",
+        id, target->TokenText(id), target_path, draft->TokenText(id), draft_path));
+  }
+  if (target->vocab_size() != draft->vocab_size()) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("draft and target have different vocabularies: %d tokens in %s, %d in %s: "
+                        "use a draft of the same family",
+                        target->vocab_size(), target_path, draft->vocab_size(), draft_path));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace tandem
