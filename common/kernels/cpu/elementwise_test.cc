@@ -124,20 +124,5 @@ TEST(ArgMaxTest, LowestIndexOfTheLargest) {
   });
 }
 
-TEST(ThreadPoolTest, EveryTaskRunsOnceOverManyLoops) {
-  for (const int32_t threads : {1, 2, 5}) {
-    ThreadPool pool(threads);
-    for (int loop = 0; loop < 2000; ++loop) {
-      const int32_t tasks = loop % 9;
-      std::vector<int32_t> counts(static_cast<size_t>(tasks), 0);
-      pool.Run(tasks, [&](int32_t task, int32_t thread) {
-        EXPECT_LT(thread, threads);
-        ++counts[task];
-      });
-      for (const int32_t count : counts) ASSERT_EQ(count, 1);
-    }
-  }
-}
-
 }  // namespace
 }  // namespace tandem::cpu

@@ -1,6 +1,5 @@
-// One group of 16 outputs after the other, each for all rows of x in tiles of up to 8.
-// With few rows bound by the read of the weights; with many by the dot products, one
-// broadcast load each.
+// Cuts products into tasks, and tasks into tiles: 16 outputs times up to kMaxRows rows. With few
+// rows bound by the read of the weights; with many by the dot products of 8-bit numbers.
 #include "common/kernels/cpu/matmul.h"
 
 #include <algorithm>
@@ -30,117 +29,11 @@ struct OutputBlock {
 #include <hwy/foreach_target.h>  // before highway.h
 #include <hwy/highway.h>
 
-#include "common/kernels/cpu/int_dot-inl.h"
+#include "common/kernels/cpu/float_tile-inl.h"
+#include "common/kernels/cpu/quantized_tile-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tandem::cpu::HWY_NAMESPACE {
-
-// Rows that share an unpacked weight: their sums and results fill the registers.
-constexpr int kMaxRows = HWY_TARGET == HWY_AVX3_DL ? 8 : 4;
-
-// Records ahead of the one in work whose lines are asked for: some 2 KB, which covers the
-// memory's latency at one core's share of its bandwidth.
-constexpr int64_t kPrefetchRecords = 6;
-
-HWY_INLINE void PrefetchRecord(const uint8_t* record, int64_t bytes) {
-  for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(record + offset);
-}
-
-// acc[r] += the products of one record with kRows rows of x.
-template <PackedFormat kFormat, int kRows>
-HWY_INLINE void AddRecord(const uint8_t* HWY_RESTRICT record, size_t part,
-                          const ActivationBlock* HWY_RESTRICT x, FloatVec* HWY_RESTRICT acc) {
-  const FloatTag df;
-  BlockSum<kFormat> sums[kRows];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) sums[r].Start(x[r]);
-#pragma GCC unroll 16
-  for (int i = 0; i < 8; ++i) {
-    const CodeVec codes = LoadCodes<kFormat>(record, part, static_cast<size_t>(i));
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) sums[r].Add(codes, x[r].codes + 4 * i);
-  }
-  const uint8_t* numbers = record + CodeBytes(kFormat) + 2 * part;
-  const FloatVec scale = LoadHalves(numbers);
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-    const FloatVec factor = hn::Mul(scale, hn::Set(df, x[r].scale));
-    acc[r] = hn::MulAdd(hn::ConvertTo(df, sums[r].Total()), factor, acc[r]);
-  }
-  if constexpr (kFormat == PackedFormat::kQ4Affine) {
-    const FloatVec min = LoadHalves(numbers + 32);
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      acc[r] = hn::MulAdd(min, hn::Set(df, x[r].scaled_sum), acc[r]);
-    }
-  }
-}
-
-// out[r][0..15] = the group's outputs for kRows rows of x, whose blocks for one column lie
-// `stride` before those for the next.
-template <PackedFormat kFormat, int kRows>
-HWY_NOINLINE void QuantizedTile(const uint8_t* HWY_RESTRICT group, int64_t num_blocks,
-                                const ActivationBlock* HWY_RESTRICT x, int64_t stride,
-                                float* HWY_RESTRICT out) {
-  constexpr int64_t kRecordBytes = RecordBytes(kFormat);
-  const FloatTag df;
-  for (size_t part = 0; part < kGroupRows; part += hn::Lanes(df)) {
-    FloatVec acc[kRows];
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) acc[r] = hn::Zero(df);
-    const uint8_t* HWY_RESTRICT record = group;
-    const ActivationBlock* HWY_RESTRICT blocks = x;
-    for (int64_t b = 0; b < num_blocks; ++b, record += kRecordBytes, blocks += stride) {
-      PrefetchRecord(record + kPrefetchRecords * kRecordBytes, kRecordBytes);
-      AddRecord<kFormat, kRows>(record, part, blocks, acc);
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) hn::StoreU(acc[r], df, out + r * kGroupRows + part);
-  }
-}
-
-template <PackedFormat kFormat>
-HWY_INLINE FloatVec LoadElements(const uint8_t* HWY_RESTRICT from) {
-  const FloatTag df;
-  if constexpr (kFormat == PackedFormat::kF16) return LoadHalves(from);
-  if constexpr (kFormat == PackedFormat::kBF16) {
-    const hn::Rebind<uint16_t, IntTag> d16;
-    const auto bits = hn::LoadU(d16, reinterpret_cast<const uint16_t*>(from));
-    const hn::RebindToUnsigned<IntTag> du;
-    return hn::BitCast(df, hn::ShiftLeft<16>(hn::PromoteTo(du, bits)));
-  }
-  return hn::LoadU(df, reinterpret_cast<const float*>(from));
-}
-
-// Column c goes to sum c mod 4, added up as (0 + 1) + (2 + 3): hides the FMA latency.
-template <PackedFormat kFormat, int kRows>
-HWY_NOINLINE void FloatTile(const uint8_t* HWY_RESTRICT group, const Activations& x,
-                            int64_t first_row, float* HWY_RESTRICT out) {
-  constexpr int64_t kBytes = ElementBytes(kFormat);
-  const FloatTag df;
-  const int64_t num_cols = x.num_cols();
-  const float* HWY_RESTRICT x0 = x.floats() + first_row * num_cols;
-  for (size_t part = 0; part < kGroupRows; part += hn::Lanes(df)) {
-    FloatVec acc[kRows][4];
-    for (int r = 0; r < kRows; ++r) {
-      for (int s = 0; s < 4; ++s) acc[r][s] = hn::Zero(df);
-    }
-    for (int64_t col = 0; col < num_cols; col += 4) {
-      const int64_t count = HWY_MIN(int64_t{4}, num_cols - col);
-      for (int64_t s = 0; s < count; ++s) {
-        const int64_t element = (col + s) * kGroupRows + static_cast<int64_t>(part);
-        const FloatVec w = LoadElements<kFormat>(group + element * kBytes);
-        for (int r = 0; r < kRows; ++r) {
-          acc[r][s] = hn::MulAdd(w, hn::Set(df, x0[r * num_cols + col + s]), acc[r][s]);
-        }
-      }
-    }
-    for (int r = 0; r < kRows; ++r) {
-      const FloatVec sum = hn::Add(hn::Add(acc[r][0], acc[r][1]), hn::Add(acc[r][2], acc[r][3]));
-      hn::StoreU(sum, df, out + r * kGroupRows + part);
-    }
-  }
-}
 
 template <PackedFormat kFormat, int kRows>
 HWY_INLINE void Tile(const uint8_t* group, const Activations& x, int64_t first_row, float* out) {
