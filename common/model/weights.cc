@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <new>
 #include <string_view>
 #include <unordered_set>
 
@@ -192,11 +193,23 @@ absl::StatusOr<LlamaWeights> LoadWeights(const GgufFile& file, const ModelConfig
     tensors.push_back(tensor);
   }
   std::atomic<int64_t> done_bytes = 0;
+  std::atomic<bool> out_of_memory = false;
   pool.Run(static_cast<int32_t>(slots.size()), [&](int32_t i, int32_t thread) {
-    LoadSlot(slots[i], *tensors[i]);
+    if (out_of_memory) return;
+    try {
+      LoadSlot(slots[i], *tensors[i]);
+    } catch (const std::bad_alloc&) {  // must not leave a thread of the pool
+      out_of_memory = true;
+    }
     done_bytes += static_cast<int64_t>(tensors[i]->data.size());
     if (thread == 0 && progress) progress(done_bytes, total_bytes);
   });
+  if (out_of_memory) {
+    return absl::ResourceExhaustedError(absl::StrFormat(
+        "%s: memory ran out while its %d bytes of weights were packed: free memory, or take a "
+        "smaller model",
+        file.path(), total_bytes));
+  }
   if (progress) progress(total_bytes, total_bytes);
   for (const Slot& slot : slots) {
     weights.num_bytes += slot.matrix != nullptr

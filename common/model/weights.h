@@ -26,7 +26,7 @@ struct TensorPlan {
   int64_t packed_bytes = 0;
 };
 
-// "u4 affine" and so on, for people.
+// "4-bit affine" and so on, for people.
 const char* PackedFormatName(cpu::PackedFormat format);
 
 // What LoadWeights would make, in its order, without reading a weight. INVALID_ARGUMENT
@@ -62,7 +62,7 @@ struct LlamaWeights {
 // Packs all weights, tensors in parallel. The pages of the file are given back to the
 // system as they are done with, so that memory holds the weights about once. `progress`
 // is called on the caller's thread with the bytes of the file done so far. Errors as
-// PlanWeights.
+// PlanWeights, and RESOURCE_EXHAUSTED when memory runs out.
 absl::StatusOr<LlamaWeights> LoadWeights(const GgufFile& file, const ModelConfig& config,
                                          cpu::ThreadPool& pool,
                                          const std::function<void(int64_t, int64_t)>& progress);

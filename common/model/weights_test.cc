@@ -46,8 +46,13 @@ void Resize(TestTensor& tensor, std::vector<int64_t> dims) {
 }
 
 TEST(WeightsTest, PlanTellsTheBytesThatLoadingTakes) {
-  for (const DType type : {DType::kF32, DType::kBF16, DType::kQ8_0, DType::kQ4_1}) {
-    const auto file = OpenTestModel({.tied_head = false, .weight_type = type});
+  for (const DType type :
+       {DType::kF32, DType::kBF16, DType::kQ8_0, DType::kQ4_1, DType::kQ4_K, DType::kQ6_K}) {
+    const auto file = OpenTestModel({.hidden_dim = 256,
+                                     .ffn_dim = 256,
+                                     .num_heads = 8,
+                                     .tied_head = false,
+                                     .weight_type = type});
     const ModelConfig config = *ModelConfigFromGguf(*file);
     int64_t planned_bytes = 0;
     int64_t stored_bytes = 0;
@@ -65,6 +70,8 @@ TEST(WeightsTest, PlanTellsTheBytesThatLoadingTakes) {
     });
     ASSERT_TRUE(weights.ok());
     EXPECT_EQ(weights->num_bytes, planned_bytes);
+    EXPECT_EQ(weights->layers[0].q.lossless, (*plans)[2].lossless);
+    EXPECT_EQ(weights->layers[0].q.format, (*plans)[2].packed);
     EXPECT_TRUE(std::is_sorted(done.begin(), done.end()));
     EXPECT_EQ(done.back(), stored_bytes);
   }
