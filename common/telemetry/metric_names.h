@@ -105,7 +105,7 @@ inline constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kMe
       {"tandem_requests_rejected_total",
        kCounter,
        "Calls refused before they ran.",
-       {{{"reason", "queue_full|invalid|not_found|duplicate|starting|draining"}}}},
+       {{{"reason", "queue_full|invalid|not_found|duplicate|unavailable"}}}},
       {"tandem_requests_running", kGauge, "Requests in steps."},
       {"tandem_requests_waiting", kGauge, "Requests in the queue."},
       {"tandem_request_duration_seconds",

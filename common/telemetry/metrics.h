@@ -56,14 +56,14 @@ class MetricsServer {
                                                               const Metrics& metrics);
   ~MetricsServer();
 
-  // "http://127.0.0.1:9090/metrics", with the port it got.
-  const std::string& url() const { return url_; }
+  // "127.0.0.1:9090", with the port it got.
+  const std::string& address() const { return address_; }
 
  private:
   struct State;
   MetricsServer();
   std::unique_ptr<State> state_;
-  std::string url_;
+  std::string address_;
 };
 
 }  // namespace tandem

@@ -58,8 +58,8 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::s
     server->state_->exposer->RegisterCollectable(collectable);
   }
   const std::vector<int> ports = server->state_->exposer->GetListeningPorts();
-  server->url_ = absl::StrCat("http://", address->host, ":",
-                              ports.empty() ? address->port : ports.front(), "/metrics");
+  server->address_ =
+      absl::StrCat(address->host, ":", ports.empty() ? address->port : ports.front());
   return server;
 }
 

@@ -1,0 +1,24 @@
+// What the public service works with, once it is there.
+#pragma once
+
+#include <cstdint>
+
+#include "services/gateway/engine_thread.h"
+#include "services/gateway/links/worker_links.h"
+#include "services/gateway/served_model.h"
+
+namespace tandem::gateway {
+
+// Made when the target is connected and its vocabulary read; borrowed pointers outlive the
+// service.
+struct Backend {
+  const ServedModel* model = nullptr;
+  EngineThread* engine = nullptr;
+  const RemoteTargetLink* target = nullptr;
+  const RemoteDraftLink* draft = nullptr;  // null: none was configured
+  int32_t context_length = 0;              // largest prompt plus output
+  int32_t max_running = 0;
+  int32_t max_waiting = 0;
+};
+
+}  // namespace tandem::gateway

@@ -1,0 +1,165 @@
+#include "services/gateway/engine_thread.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace tandem::gateway {
+namespace {
+
+// Deadlines of waiting requests and workers that come back are seen this soon.
+constexpr absl::Duration kIdleWait = absl::Milliseconds(20);
+
+}  // namespace
+
+class EngineThread::Ticket final : public GenerationSink {
+ public:
+  Ticket(EngineThread* owner, TicketId id, GenerationRequest request,
+         std::shared_ptr<GenerationSink> sink)
+      : id(id),
+        request_id(request.request_id),
+        request(std::move(request)),
+        owner_(owner),
+        sink_(std::move(sink)) {}
+
+  void OnStarted(const StartedInfo& info) override { sink_->OnStarted(info); }
+  void OnDelta(TokenDelta delta) override { sink_->OnDelta(std::move(delta)); }
+  // The id is free again before the client can know that the request is over.
+  void OnFinished(const FinishedInfo& info) override {
+    owner_->OnOver(this);
+    sink_->OnFinished(info);
+  }
+  void OnError(const absl::Status& status) override {
+    owner_->OnOver(this);
+    sink_->OnError(status);
+  }
+  bool IsCongested() const override { return sink_->IsCongested(); }
+
+  const TicketId id;
+  const std::string request_id;
+  GenerationRequest request;  // until the engine has it
+  SequenceId sequence{};
+
+ private:
+  EngineThread* owner_;
+  std::shared_ptr<GenerationSink> sink_;
+};
+
+EngineThread::EngineThread(std::unique_ptr<Engine> engine, int32_t max_requests)
+    : engine_(std::move(engine)), max_requests_(max_requests) {
+  thread_ = std::thread([this] { Run(); });
+}
+
+EngineThread::~EngineThread() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_stopping_ = true;
+  }
+  work_.notify_all();
+  thread_.join();
+}
+
+absl::StatusOr<TicketId> EngineThread::Submit(GenerationRequest request,
+                                              std::shared_ptr<GenerationSink> sink) {
+  const std::lock_guard lock(mutex_);
+  if (is_stopping_) return absl::UnavailableError("the server stops");
+  if (num_requests_ >= max_requests_) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the queue is full: ", num_requests_, " requests run or wait"));
+  }
+  if (!request_ids_.insert(request.request_id).second) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("a request with request_id '", request.request_id, "' is running"));
+  }
+  ++num_requests_;
+  const TicketId id{next_ticket_++};
+  submitted_.push_back(std::make_shared<Ticket>(this, id, std::move(request), std::move(sink)));
+  work_.notify_all();
+  return id;
+}
+
+void EngineThread::Cancel(TicketId ticket, const absl::Status& reason) {
+  const std::lock_guard lock(mutex_);
+  cancelled_.push_back({ticket, reason});
+  work_.notify_all();
+}
+
+void EngineThread::Wake() {
+  const std::lock_guard lock(mutex_);
+  is_woken_ = true;
+  work_.notify_all();
+}
+
+int32_t EngineThread::num_requests() const {
+  const std::lock_guard lock(mutex_);
+  return num_requests_;
+}
+
+bool EngineThread::WaitUntilIdle(absl::Duration timeout) {
+  std::unique_lock lock(mutex_);
+  return idle_.wait_for(lock, absl::ToChronoMilliseconds(timeout),
+                        [this] { return num_requests_ == 0; });
+}
+
+void EngineThread::Run() {
+  bool did_something = false;
+  while (true) {
+    std::deque<std::shared_ptr<Ticket>> submitted;
+    std::vector<Cancellation> cancelled;
+    {
+      std::unique_lock lock(mutex_);
+      const auto has_work = [this] {
+        return is_stopping_ || is_woken_ || !submitted_.empty() || !cancelled_.empty();
+      };
+      if (!did_something) {
+        work_.wait_for(lock, absl::ToChronoMilliseconds(kIdleWait), has_work);
+      }
+      if (is_stopping_) break;
+      is_woken_ = false;
+      submitted.swap(submitted_);
+      cancelled.swap(cancelled_);
+    }
+    for (const auto& ticket : submitted) TakeOver(ticket);
+    for (const Cancellation& cancellation : cancelled) {
+      const auto ticket = tickets_.find(cancellation.ticket);
+      if (ticket == tickets_.end()) continue;
+      engine_->Cancel(ticket->second->sequence, cancellation.reason);
+    }
+    DropFinished();
+    did_something = engine_->RunOnce();
+    DropFinished();
+  }
+  const absl::Status stopped = absl::UnavailableError("the server stopped");
+  std::deque<std::shared_ptr<Ticket>> submitted;
+  {
+    const std::lock_guard lock(mutex_);
+    submitted.swap(submitted_);
+  }
+  for (const auto& ticket : submitted) ticket->OnError(stopped);
+  for (const auto& [id, ticket] : tickets_) ticket->OnError(stopped);
+}
+
+void EngineThread::TakeOver(const std::shared_ptr<Ticket>& ticket) {
+  absl::StatusOr<SequenceId> sequence = engine_->Submit(std::move(ticket->request), ticket.get());
+  if (!sequence.ok()) {
+    ticket->OnError(sequence.status());
+    return;
+  }
+  ticket->sequence = *sequence;
+  tickets_.emplace(ticket->id, ticket);
+}
+
+void EngineThread::DropFinished() {
+  for (const TicketId id : over_) tickets_.erase(id);
+  over_.clear();
+}
+
+void EngineThread::OnOver(Ticket* ticket) {
+  over_.push_back(ticket->id);
+  const std::lock_guard lock(mutex_);
+  request_ids_.erase(ticket->request_id);
+  --num_requests_;
+  if (num_requests_ == 0) idle_.notify_all();
+}
+
+}  // namespace tandem::gateway

@@ -1,0 +1,145 @@
+#include "services/gateway/gateway.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/clock.h"
+#include "common/base/status_macros.h"
+#include "common/telemetry/log.h"
+#include "services/gateway/version.h"
+
+namespace tandem::gateway {
+namespace {
+
+constexpr absl::Duration kDraftWait = absl::Seconds(10);
+constexpr absl::Duration kConnectPoll = absl::Milliseconds(10);
+constexpr absl::Duration kWatchInterval = absl::Milliseconds(100);
+
+}  // namespace
+
+Gateway::Gateway(const GatewayOptions& options)
+    : options_(options), observer_(&metrics_), service_(&observer_) {
+  metrics_.Set(Metric::kBuildInfo, {kVersion}, 1);
+}
+
+// The server first: no call comes in while the rest goes.
+Gateway::~Gateway() {
+  engine_.reset();  // ends the calls that are left
+  server_.reset();
+}
+
+int Gateway::Run(StopSignal& stop) {
+  if (absl::Status status = Listen(); !status.ok()) return PrintError(kExitPort, status);
+  target_ = std::make_unique<RemoteTargetLink>(
+      LinkOptions{.address = options_.target, .use_ring = options_.use_ring}, &fence_, &observer_);
+  if (!options_.draft.empty()) {
+    draft_ = std::make_unique<RemoteDraftLink>(
+        LinkOptions{.address = options_.draft, .use_ring = options_.use_ring}, &fence_, &observer_);
+  }
+  if (!WaitForTarget(stop)) return kExitOk;
+  if (absl::Status status = LoadModel(); !status.ok()) return PrintError(kExitModelFile, status);
+  WaitForDraft(stop);
+  if (absl::Status status = CheckDraft(); !status.ok()) return PrintError(kExitModelFile, status);
+  StartEngine();
+  PrintReady(server_->address(), metrics_server_->address());
+  LogInfo(absl::StrCat("ready on ", server_->address(), ", serving ", model_->name()));
+  Watch(stop);
+  Drain();
+  return kExitOk;
+}
+
+absl::Status Gateway::Listen() {
+  ASSIGN_OR_RETURN(
+      server_, GatewayServer::Start({.listen = options_.listen,
+                                     .max_concurrent_streams =
+                                         2 * (options_.max_running + options_.max_waiting) + 256},
+                                    &service_));
+  ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(options_.metrics_listen, metrics_));
+  return absl::OkStatus();
+}
+
+bool Gateway::WaitForTarget(StopSignal& stop) {
+  while (!target_->IsConnected()) {
+    if (stop.WaitFor(kConnectPoll)) return false;
+  }
+  return true;
+}
+
+void Gateway::WaitForDraft(StopSignal& stop) {
+  const absl::Time deadline = absl::Now() + kDraftWait;
+  while (draft_ != nullptr && !draft_->IsConnected()) {
+    if (absl::Now() >= deadline) {
+      LogWarning(absl::StrCat("serving without the draft until it comes: ",
+                              draft_->LastError().message()));
+      return;
+    }
+    if (stop.WaitFor(kConnectPoll)) return;
+  }
+}
+
+absl::Status Gateway::LoadModel() {
+  const WorkerDescription target = *target_->Description();
+  ASSIGN_OR_RETURN(model_,
+                   ServedModel::Load(target.model_path, target.name, target.facts.vocab_size));
+  return absl::OkStatus();
+}
+
+absl::Status Gateway::CheckDraft() const {
+  if (draft_ == nullptr) return absl::OkStatus();
+  const std::optional<WorkerDescription> draft = draft_->Description();
+  if (!draft.has_value()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(draft->model_path));
+  return CheckSameVocabulary(model_->tokenizer(), *tokenizer);
+}
+
+void Gateway::StartEngine() {
+  const WorkerDescription target = *target_->Description();
+  const int32_t max_requests = options_.max_running + options_.max_waiting;
+  // The thread refuses what is too much before the engine sees it.
+  auto engine = std::make_unique<Engine>(EngineOptions{.max_running = options_.max_running,
+                                                       .max_waiting = max_requests,
+                                                       .max_context = options_.max_context},
+                                         &Clock::Steady(), &model_->tokenizer(), target_.get(),
+                                         draft_.get(), &fence_, &observer_);
+  engine_ = std::make_unique<EngineThread>(std::move(engine), max_requests);
+  const int32_t context = options_.max_context > 0
+                              ? std::min(options_.max_context, target.facts.context_length)
+                              : target.facts.context_length;
+  service_.SetBackend({.model = model_.get(),
+                       .engine = engine_.get(),
+                       .target = target_.get(),
+                       .draft = draft_.get(),
+                       .context_length = context,
+                       .max_running = options_.max_running,
+                       .max_waiting = options_.max_waiting});
+  server_->SetServing(true);
+  observer_.OnReady(true);
+}
+
+// Ready means that the target takes steps; requests that come while it is away wait for it.
+void Gateway::Watch(StopSignal& stop) {
+  bool was_up = true;
+  while (!stop.WaitFor(kWatchInterval)) {
+    const bool is_up = target_->IsConnected();
+    if (is_up == was_up) continue;
+    was_up = is_up;
+    server_->SetServing(is_up);
+    observer_.OnReady(is_up);
+  }
+}
+
+void Gateway::Drain() {
+  server_->SetServing(false);
+  observer_.OnReady(false);
+  service_.Drain();
+  const int32_t count = engine_->num_requests();
+  if (count > 0) LogInfo(absl::StrCat("draining ", count, " requests"));
+  if (!engine_->WaitUntilIdle(options_.drain_timeout)) {
+    LogWarning(absl::StrCat(engine_->num_requests(), " requests are cut after ",
+                            absl::FormatDuration(options_.drain_timeout)));
+  }
+}
+
+}  // namespace tandem::gateway

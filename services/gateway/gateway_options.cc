@@ -1,0 +1,44 @@
+#include "services/gateway/gateway_options.h"
+
+#include "CLI/CLI.hpp"
+
+namespace tandem::gateway {
+
+absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* argv) {
+  GatewayOptions options;
+  double drain_timeout_s = absl::ToDoubleSeconds(options.drain_timeout);
+  CLI::App app("The gateway of Tandem: takes requests and runs draft and target.",
+               "tandem-gateway");
+  app.add_option("--listen", options.listen, "host:port or unix:/path of the service")
+      ->capture_default_str();
+  app.add_option("--metrics-listen", options.metrics_listen, "host:port of /metrics")
+      ->capture_default_str();
+  app.add_option("--target", options.target, "unix:/path of the target worker")->required();
+  app.add_option("--draft", options.draft, "unix:/path of the draft worker");
+  app.add_option("--ctx", options.max_context, "largest prompt plus output; 0: the target's")
+      ->check(CLI::Range(0, 1 << 24));
+  app.add_option("--max-running", options.max_running, "requests in a step at once")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_option("--max-waiting", options.max_waiting, "requests in the queue at most")
+      ->check(CLI::Range(0, 100000))
+      ->capture_default_str();
+  app.add_option("--drain-timeout", drain_timeout_s, "seconds for running requests after SIGTERM")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  app.add_flag("!--no-ring", options.use_ring, "steps by gRPC even where a worker has a ring");
+  app.add_option("--log-level", options.log_level)
+      ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
+      ->capture_default_str();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    return absl::OutOfRangeError(app.help());
+  } catch (const CLI::ParseError& error) {
+    return absl::InvalidArgumentError(error.what());
+  }
+  options.drain_timeout = absl::Seconds(drain_timeout_s);
+  return options;
+}
+
+}  // namespace tandem::gateway

@@ -1,0 +1,37 @@
+// The command line of tandem-gateway.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace tandem::gateway {
+
+// The same numbers as those of `tandem` (cli/exit_codes.h).
+enum ExitCode : int {
+  kExitOk = 0,
+  kExitFailure = 1,
+  kExitUsage = 2,
+  kExitModelFile = 3,
+  kExitPort = 5,
+};
+
+struct GatewayOptions {
+  std::string listen = "127.0.0.1:50051";  // or "unix:/path"
+  std::string metrics_listen = "127.0.0.1:9090";
+  std::string target;       // "unix:/path"
+  std::string draft;        // empty: none
+  int32_t max_context = 0;  // 0: the target's
+  int32_t max_running = 16;
+  int32_t max_waiting = 256;
+  bool use_ring = true;
+  absl::Duration drain_timeout = absl::Seconds(30);
+  std::string log_level = "info";
+};
+
+// INVALID_ARGUMENT names the flag; OUT_OF_RANGE carries the text of --help, which is no error.
+absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* argv);
+
+}  // namespace tandem::gateway

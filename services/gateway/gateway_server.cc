@@ -1,0 +1,89 @@
+#include "services/gateway/gateway_server.h"
+
+#include <chrono>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "common/ipc/path_lock.h"
+#include "common/telemetry/log.h"
+#include "grpc/grpc.h"
+#include "grpc/support/log.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "services/gateway/request_limits.h"
+
+namespace tandem::gateway {
+namespace {
+
+constexpr char kUnixPrefix[] = "unix:";
+constexpr char kLivenessService[] = "liveness";
+constexpr auto kShutdownTime = std::chrono::milliseconds(500);
+
+constexpr int kMaxMetadataBytes = 16 << 10;
+constexpr int kKeepaliveTimeMs = 60'000;
+constexpr int kKeepaliveTimeoutMs = 20'000;
+constexpr int kMinPingIntervalMs = 10'000;
+
+// gRPC's own lines go where ours go; most of them are of use to nobody.
+void LogOfGrpc(gpr_log_func_args* args) { LogDebug(absl::StrCat("grpc: ", args->message)); }
+
+void Limit(const ServerOptions& options, grpc::ServerBuilder* builder) {
+  builder->SetMaxReceiveMessageSize(kMaxRequestBytes);
+  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                              kMinPingIntervalMs);
+  // Two servers on one port would each get half of the connections.
+  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GatewayServer>> GatewayServer::Start(const ServerOptions& options,
+                                                                    GatewayServiceImpl* service) {
+  // Held for the life of the process: the last grpc_shutdown of gRPC 1.51 now and then
+  // waits 10 s for a poller that nobody wakes.
+  static const bool is_held = (grpc_init(), true);
+  (void)is_held;
+  gpr_set_log_function(LogOfGrpc);
+  std::unique_ptr<GatewayServer> server(new GatewayServer());
+  const bool is_unix = absl::StartsWith(options.listen, kUnixPrefix);
+  if (is_unix) {
+    ASSIGN_OR_RETURN(server->path_lock_, LockPath(options.listen.substr(sizeof(kUnixPrefix) - 1)));
+  }
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  Limit(options, &builder);
+  int port = 0;
+  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(service);
+  server->server_ = builder.BuildAndStart();
+  if (server->server_ == nullptr || port == 0) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", options.listen,
+                     ": is it taken? Stop what listens there, or choose another with --listen"));
+  }
+  server->address_ =
+      is_unix ? options.listen
+              : absl::StrCat(options.listen.substr(0, options.listen.rfind(':')), ":", port);
+  server->server_->GetHealthCheckService()->SetServingStatus(kLivenessService, true);
+  server->SetServing(false);
+  return server;
+}
+
+GatewayServer::~GatewayServer() {
+  if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now() + kShutdownTime);
+}
+
+void GatewayServer::SetServing(bool is_serving) {
+  grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
+  health->SetServingStatus("", is_serving);
+  health->SetServingStatus(v1::GatewayService::service_full_name(), is_serving);
+}
+
+}  // namespace tandem::gateway

@@ -1,0 +1,68 @@
+// One Generate call: a sink of the engine, and a stream of gRPC.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "absl/time/time.h"
+#include "grpcpp/grpcpp.h"
+#include "services/gateway/backend.h"
+#include "services/gateway/convert.h"
+#include "services/gateway/metrics_observer.h"
+#include "services/gateway/stream_buffer.h"
+
+namespace tandem::gateway {
+
+// Lives until both the engine and gRPC have let go of it.
+class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
+                           public GenerationSink,
+                           public std::enable_shared_from_this<GenerateCall> {
+ public:
+  // Begins the call and hands it to the engine, or ends it with an error. The reactor to
+  // give to gRPC; it takes care of itself. `backend` may be null: not ready yet.
+  static GenerateCall* Start(grpc::CallbackServerContext* context,
+                             const v1::GenerateRequest& request, const Backend* backend,
+                             const absl::Status& unavailable, MetricsObserver* metrics);
+
+  // GenerationSink, on the engine's thread:
+  void OnStarted(const StartedInfo& info) override;
+  void OnDelta(TokenDelta delta) override;
+  void OnFinished(const FinishedInfo& info) override;
+  void OnError(const absl::Status& status) override;
+  bool IsCongested() const override;
+
+  // Reactions of gRPC:
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+ private:
+  GenerateCall(grpc::CallbackServerContext* context, MetricsObserver* metrics);
+
+  absl::Status Submit(const v1::GenerateRequest& request, const Backend& backend);
+  // Ends the request in the engine, unless it is over.
+  void CancelRequest(const char* why);
+  // Writes what waits, if nothing is being written.
+  void Pump();
+  void End(absl::Status status);
+
+  grpc::CallbackServerContext* context_;
+  MetricsObserver* metrics_;
+  const absl::Duration arrival_;
+  EngineThread* engine_ = nullptr;
+
+  mutable std::mutex mutex_;  // of what follows
+  StreamBuffer buffer_;
+  StreamDescription stream_;
+  v1::GenerateResponse message_;  // being written
+  bool is_writing_ = false;
+  bool is_finishing_ = false;
+  bool is_cancelled_ = false;
+  std::optional<TicketId> ticket_;
+  const char* finish_reason_ = "none";
+
+  std::shared_ptr<GenerateCall> self_;  // until OnDone
+};
+
+}  // namespace tandem::gateway

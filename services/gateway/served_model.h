@@ -1,0 +1,70 @@
+// The model as clients see it: its name, vocabulary and chat template.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/chat_template/chat_template.h"
+#include "common/tokenizer/tokenizer.h"
+
+namespace tandem::gateway {
+
+// Immutable after Load; thread-safe.
+class ServedModel {
+ public:
+  // Reads the vocabulary and the template of the target's file. `vocab_size`: rows of its
+  // output. INVALID_ARGUMENT or NOT_FOUND as GgufFile::Open and Tokenizer::FromGguf.
+  static absl::StatusOr<std::unique_ptr<ServedModel>> Load(const std::string& path,
+                                                           const std::string& name,
+                                                           int32_t vocab_size);
+
+  const std::string& name() const { return name_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  int32_t vocab_size() const { return vocab_size_; }
+  // Ids from here on have no text; 0 when all have one.
+  int32_t used_vocab_size() const {
+    return tokenizer_->vocab_size() < vocab_size_ ? tokenizer_->vocab_size() : 0;
+  }
+  bool has_chat_template() const { return template_.has_value(); }
+  absl::Span<const int32_t> end_token_ids() const { return end_token_ids_; }
+
+  struct RenderedChat {
+    std::string text;
+    std::vector<int32_t> token_ids;
+  };
+  // The conversation as the model was trained to read it. FAILED_PRECONDITION when there is
+  // no template or it refuses the conversation.
+  absl::StatusOr<RenderedChat> RenderChat(absl::Span<const ChatMessage> messages,
+                                          bool add_generation_prompt) const;
+
+  struct EncodeTextOptions {
+    bool add_bos = true;  // where the model wants one
+    bool parse_special = false;
+  };
+  absl::StatusOr<std::vector<int32_t>> EncodeText(const std::string& text,
+                                                  const EncodeTextOptions& options) const;
+
+ private:
+  ServedModel() = default;
+
+  std::string name_;
+  int32_t vocab_size_ = 0;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::optional<ChatTemplate> template_;
+  absl::Status template_error_;  // why a template that is there cannot be used
+  std::vector<int32_t> end_token_ids_;
+};
+
+// INVALID_ARGUMENT naming the first token that the two vocabularies have differently: a
+// draft of another vocabulary proposes nonsense.
+absl::Status CheckSameVocabulary(const Tokenizer& target, const Tokenizer& draft);
+
+// The vocabulary alone.
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path);
+
+}  // namespace tandem::gateway
