@@ -21,7 +21,7 @@ struct AttentionSequence {
                                         // [p * page_positions, (p + 1) * page_positions)
   int32_t start_position = 0;           // of its first row
   int32_t num_rows = 0;
-  int32_t first_row = 0;                // index of its first row in q, k, v and out
+  int32_t first_row = 0;  // index of its first row in q, k, v and out
 };
 
 struct KvAppendArgs {
@@ -32,9 +32,11 @@ struct KvAppendArgs {
   const AttentionSequence* sequences = nullptr;
   int32_t num_sequences = 0;
   int32_t layer = 0;
-  uint8_t* pool = nullptr;   // base of page 0
+  uint8_t* pool = nullptr;  // base of page 0
   int64_t pool_page_bytes = 0;
   KvLayout layout;
+  // For k4 K, may be null: KeyFeedback::Matrices(layer). Same bytes, less error of scores.
+  const float* k_feedback = nullptr;
 };
 
 // Quantizes and writes the K and V of each row to its page slot.
@@ -43,10 +45,10 @@ void KvAppend(const KvAppendArgs& args, ThreadPool& pool);
 struct AttentionArgs {
   const float* q = nullptr;  // [rows, num_heads * head_dim], after RoPE, row stride q_stride
   int64_t q_stride = 0;
-  float* out = nullptr;      // [rows, num_heads * head_dim], row stride out_stride
+  float* out = nullptr;  // [rows, num_heads * head_dim], row stride out_stride
   int64_t out_stride = 0;
-  int32_t num_heads = 0;     // a multiple of layout.num_kv_heads
-  float scale = 0.0f;        // of the scores, usually 1 / sqrt(head_dim)
+  int32_t num_heads = 0;                         // a multiple of layout.num_kv_heads
+  float scale = 0.0f;                            // of the scores, usually 1 / sqrt(head_dim)
   const AttentionSequence* sequences = nullptr;  // row r attends positions <= its own
   int32_t num_sequences = 0;
   int32_t layer = 0;
@@ -58,8 +60,8 @@ struct AttentionArgs {
 // Scratch memory of attention: made once for the largest step, reused.
 class AttentionWorkspace {
  public:
-  AttentionWorkspace(int32_t max_rows, int32_t max_positions, int32_t num_heads,
-                     int32_t head_dim, int32_t num_threads);
+  AttentionWorkspace(int32_t max_rows, int32_t max_positions, int32_t num_heads, int32_t head_dim,
+                     int32_t num_threads);
   ~AttentionWorkspace();
   struct Impl;
   Impl& impl() { return *impl_; }

@@ -103,7 +103,8 @@ void AttentionFixture::Append(int32_t sequence, int32_t begin, int32_t end, Thre
               .layer = layer,
               .pool = pool_bytes_.data(),
               .pool_page_bytes = page_bytes_,
-              .layout = layout_},
+              .layout = layout_,
+              .k_feedback = k_feedback},
              pool);
   }
 }

@@ -54,6 +54,7 @@ class AttentionFixture {
   std::vector<float> k;
   std::vector<float> v;
   std::vector<float> q;  // [rows, num_heads * head_dim]
+  const float* k_feedback = nullptr;
 
  private:
   int32_t Positions(int32_t sequence) const;

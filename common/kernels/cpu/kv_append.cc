@@ -22,29 +22,35 @@ HWY_INLINE void StoreScale(uint16_t bits, const KvLayout& layout, KvType type, i
   std::memcpy(region + ScaleOffset(layout, type, block, slot), &bits, sizeof(bits));
 }
 
-void StoreK(const float* x, const KvLayout& layout, int32_t slot, uint8_t* region) {
-  const int32_t group = GroupPositions(layout);
+void StoreK(const float* x, const float* feedback, const KvLayout& layout, int32_t slot,
+            uint8_t* region) {
+  const int64_t group = GroupPositions(layout);
   uint8_t* out = region + KChunkOffset(layout, slot);
   if (layout.k_type == KvType::kF16) {
     for (int32_t i = 0; i < layout.head_dim; ++i) {
       const uint16_t bits = F16Bits(x[i]);
-      std::memcpy(out + int64_t{i} * group * 2, &bits, sizeof(bits));
+      std::memcpy(out + i * group * 2, &bits, sizeof(bits));
     }
     return;
   }
-  const int32_t chunk_dims = layout.k_type == KvType::k8 ? 4 : 8;
+  const bool is_k8 = layout.k_type == KvType::k8;
+  int32_t codes[kMaxHeadDim];
+  uint16_t scales[kMaxHeadDim / kKvBlock];
   for (int32_t block = 0; block < layout.head_dim / kKvBlock; ++block) {
-    int32_t codes[kKvBlock];
-    const float* values = x + block * kKvBlock;
-    const bool is_k8 = layout.k_type == KvType::k8;
-    const uint16_t scale = is_k8 ? Quantize8(values, codes) : Quantize4(values, codes);
-    StoreScale(scale, layout, layout.k_type, block, slot, region);
-    for (int32_t i = 0; i < kKvBlock; i += chunk_dims) {
-      for (int32_t b = 0; b < 4; ++b) {
-        out[b] = static_cast<uint8_t>(is_k8 ? codes[i + b] + kK8Bias
-                                            : codes[i + b] | (codes[i + 4 + b] << 4));
-      }
-      out += int64_t{group} * 4;
+    const int32_t dim = block * kKvBlock;
+    scales[block] = is_k8 ? Quantize8(x + dim, codes + dim) : Quantize4(x + dim, codes + dim);
+    StoreScale(scales[block], layout, layout.k_type, block, slot, region);
+  }
+  if (is_k8) {
+    for (int32_t i = 0; i < layout.head_dim; i += 4, out += group * 4) {
+      for (int32_t b = 0; b < 4; ++b) out[b] = static_cast<uint8_t>(codes[i + b] + kK8Bias);
+    }
+    return;
+  }
+  if (feedback != nullptr) Requantize4(x, scales, feedback, layout.head_dim, codes);
+  for (int32_t i = 0; i < layout.head_dim; i += 8, out += group * 4) {
+    for (int32_t b = 0; b < 4; ++b) {
+      out[b] = static_cast<uint8_t>(codes[i + b] | (codes[i + 4 + b] << 4));
     }
   }
 }
@@ -58,15 +64,15 @@ void StoreV(const float* x, const KvLayout& layout, int32_t slot, uint8_t* regio
     }
     return;
   }
+  const bool is_k8 = layout.v_type == KvType::k8;
   int32_t codes[kMaxHeadDim];
   for (int32_t block = 0; block < layout.head_dim / kKvBlock; ++block) {
     const int32_t dim = block * kKvBlock;
-    const bool is_k8 = layout.v_type == KvType::k8;
     const uint16_t scale =
         is_k8 ? Quantize8(x + dim, codes + dim) : Quantize4(x + dim, codes + dim);
     StoreScale(scale, layout, layout.v_type, block, slot, region);
   }
-  if (layout.v_type == KvType::k8) {
+  if (is_k8) {
     for (int32_t i = 0; i < layout.head_dim; ++i) out[i] = static_cast<uint8_t>(codes[i]);
     return;
   }
@@ -94,7 +100,9 @@ void AppendHead(const KvAppendArgs& args, const AttentionSequence& sequence, int
 
   std::memcpy(x, args.k + input_row * args.k_stride + column, bytes);
   if (layout.k_type == KvType::k4) RotateHead(x, layout.head_dim);
-  StoreK(x, layout, slot, base + layout.KOffset(args.layer, kv_head));
+  const int64_t matrix = int64_t{kv_head} * layout.head_dim * layout.head_dim;
+  StoreK(x, args.k_feedback != nullptr ? args.k_feedback + matrix : nullptr, layout, slot,
+         base + layout.KOffset(args.layer, kv_head));
 
   std::memcpy(x, args.v + input_row * args.v_stride + column, bytes);
   if (layout.v_type == KvType::k4) RotateHead(x, layout.head_dim);

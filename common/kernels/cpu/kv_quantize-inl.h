@@ -132,6 +132,46 @@ HWY_INLINE uint16_t Quantize4(const float* HWY_RESTRICT x, int32_t* HWY_RESTRICT
   return best_bits;
 }
 
+// The code whose level is nearest to `scaled`, in units of levels.
+HWY_INLINE int32_t NearestLevel(float scaled) {
+  // Midpoints of neighbouring levels; the last is never passed.
+  HWY_ALIGN static constexpr float kMidpoints[16] = {-56.5f, -44.5f, -35.0f, -27.0f, -20.0f, -13.5f,
+                                                     -7.5f,  -2.0f,  4.0f,   9.5f,   15.0f,  21.5f,
+                                                     28.5f,  36.5f,  47.0f,  1e30f};
+  static_assert(kMidpoints[0] * 2 == kCodebook[0] + kCodebook[1] &&
+                kMidpoints[14] * 2 == kCodebook[14] + kCodebook[15]);
+  const hn::CappedTag<float, 16> d;
+  size_t code = 0;
+  for (size_t i = 0; i < 16; i += hn::Lanes(d)) {
+    code += hn::CountTrue(d, hn::Gt(hn::Set(d, scaled), hn::Load(d, kMidpoints + i)));
+  }
+  return static_cast<int32_t>(code);
+}
+
+// Rounds a head's values anew under the scales that Quantize4 chose, each after what the
+// errors of the dimensions above it call for. `feedback` is one head's matrix of
+// KeyFeedback; `x` is aligned.
+HWY_INLINE void Requantize4(const float* HWY_RESTRICT x, const uint16_t* HWY_RESTRICT scale_bits,
+                            const float* HWY_RESTRICT feedback, int32_t head_dim,
+                            int32_t* HWY_RESTRICT codes) {
+  const FloatTag d;
+  HWY_ALIGN float target[kMaxHeadDim];
+  std::memcpy(target, x, sizeof(float) * static_cast<size_t>(head_dim));
+  for (int32_t block = head_dim / kKvBlock - 1; block >= 0; --block) {
+    const float unit = FloatFromF16Bits(scale_bits[block]) * kCodebookUnit;
+    const float inverse = unit != 0.0f ? 1.0f / unit : 0.0f;
+    for (int32_t j = (block + 1) * kKvBlock - 1; j >= block * kKvBlock; --j) {
+      codes[j] = NearestLevel(target[j] * inverse);
+      const auto error = hn::Set(d, static_cast<float>(kCodebook[codes[j]]) * unit - x[j]);
+      const float* row = feedback + int64_t{j} * head_dim;
+      for (int32_t i = 0; i < j; i += static_cast<int32_t>(hn::Lanes(d))) {
+        const auto moved = hn::NegMulAdd(error, hn::LoadU(d, row + i), hn::Load(d, target + i));
+        hn::Store(moved, d, target + i);
+      }
+    }
+  }
+}
+
 }  // namespace tandem::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
