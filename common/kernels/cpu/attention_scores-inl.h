@@ -69,8 +69,14 @@ template <int32_t kGroup>
 HWY_INLINE void UnpackKGroup(KvType type, const uint8_t* HWY_RESTRICT from, int32_t head_dim,
                              int32_t p, AttentionScratch& scratch) {
   if (type == KvType::kF16) {
-    for (int32_t i = 0; i < head_dim; ++i) {
-      F16ToFloat(from + i * kGroup * 2, kGroup, 1.0f, scratch.k.get() + i * kTilePositions + p);
+    const hn::CappedTag<float, kGroup> d;
+    const hn::Rebind<hwy::float16_t, decltype(d)> d16;
+    const auto* halves = reinterpret_cast<const hwy::float16_t*>(from);
+    for (int32_t dim = 0; dim < head_dim; ++dim, halves += kGroup) {
+      float* HWY_RESTRICT to = scratch.k.get() + dim * kTilePositions + p;
+      for (size_t i = 0; i < kGroup; i += hn::Lanes(d)) {
+        hn::StoreU(hn::PromoteTo(d, hn::LoadU(d16, halves + i)), d, to + i);
+      }
     }
     return;
   }
