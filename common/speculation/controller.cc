@@ -179,6 +179,7 @@ float DraftPlanner::MinConfidence(int32_t num_sequences, double tokens_per_secon
 
 std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> requests,
                                           int32_t num_prefill_tokens) {
+  if (requests.empty()) return {};
   const int32_t num_sequences = static_cast<int32_t>(requests.size());
   const bool calibrating = !costs_.knows_verify() || steps_since_plain_ >= kCalibrationInterval;
   std::vector<Prospect> prospects;
@@ -226,6 +227,7 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
 }
 
 void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
+  if (outcomes.empty()) return;
   const int32_t num_sequences = static_cast<int32_t>(outcomes.size());
   int32_t num_draft_rows = 0;
   int32_t num_planned = 0;
@@ -241,7 +243,7 @@ void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
         std::max(longest, std::min(outcome.plan.num_draft_tokens, outcome.num_draft_tokens + 1));
   }
   steps_since_plain_ = num_planned == 0 ? 0 : steps_since_plain_ + 1;
-  if (!costs_.knows_verify() || num_sequences == 0) return;
+  if (!costs_.knows_verify()) return;
   const double plain_step = costs_.Verify(num_sequences);
   const double excess = std::max(0.0, costs_.Verify(num_sequences + num_draft_rows) +
                                           costs_.Propose(num_drafting, longest) - plain_step);

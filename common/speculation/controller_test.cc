@@ -200,6 +200,11 @@ TEST_F(SinglePlan, NeverExceedsWhatMayBeCommitted) {
   EXPECT_EQ(Plan().reason, bypass::kLastToken);
 }
 
+TEST_F(SinglePlan, AStepWithoutDecodesNeedsNoPlan) {
+  EXPECT_TRUE(planner_.Plan({}, 100).empty());
+  planner_.Record({});
+}
+
 TEST_F(SinglePlan, AFixedLengthIsKeptWhateverItCosts) {
   request_.min_tokens = request_.max_tokens = 7;
   for (int32_t i = 0; i < 50; ++i) state_.acceptance.Of(DraftSource::kDraft, 0).Record(7, 0);

@@ -4,6 +4,8 @@
 #include <bit>
 #include <cmath>
 
+#include "common/base/check.h"
+
 namespace tandem {
 namespace {
 
@@ -20,6 +22,7 @@ double RelativeCost(double num_rows) { return 1.0 + kRowShare * (num_rows - 1.0)
 }  // namespace
 
 int32_t StepCosts::RowClass(int32_t num_rows) {
+  TANDEM_CHECK(num_rows > 0);
   if (num_rows <= 16) return num_rows - 1;
   // Two classes for each doubling.
   const double doublings = std::log2(num_rows / 16.0);
