@@ -157,8 +157,8 @@ absl::Status SendFds(const FdClient& client, const absl::Status& status, int64_t
   reply.status_code = static_cast<int32_t>(status.code());
   reply.num_fds = static_cast<int32_t>(fds.size());
   reply.epoch = epoch;
-  const size_t length = std::min(status.message().size(), sizeof(reply.message) - 1);
-  std::memcpy(reply.message, status.message().data(), length);
+  // Cut to what fits; the rest of `reply` is zero already.
+  status.message().copy(reply.message, sizeof(reply.message) - 1);
   return internal::SendMessage(client.connection.get(), &reply, sizeof(reply), fds);
 }
 

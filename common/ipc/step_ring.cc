@@ -79,7 +79,9 @@ void Announce(std::atomic<uint32_t>& word, std::atomic<uint32_t>& waits) {
   if (waits.load(std::memory_order_seq_cst) != 0) FutexWake(word);
 }
 
+// Both take no bytes at all too, from and to nowhere.
 void CopyIn(RingDirection& ring, uint64_t position, const void* bytes, size_t size) {
+  if (size == 0) return;
   const size_t offset = position % RingDirection::kCapacity;
   const size_t first = std::min<size_t>(size, RingDirection::kCapacity - offset);
   std::memcpy(ring.bytes + offset, bytes, first);
@@ -87,6 +89,7 @@ void CopyIn(RingDirection& ring, uint64_t position, const void* bytes, size_t si
 }
 
 void CopyOut(const RingDirection& ring, uint64_t position, void* bytes, size_t size) {
+  if (size == 0) return;
   const size_t offset = position % RingDirection::kCapacity;
   const size_t first = std::min<size_t>(size, RingDirection::kCapacity - offset);
   std::memcpy(bytes, ring.bytes + offset, first);

@@ -50,6 +50,9 @@ class StepRing {
   // Makes both calls return CANCELLED on this end, UNAVAILABLE on the other.
   void Close();
 
+  // Whether the peer has closed its end or died; asks the kernel. From any thread.
+  bool PeerIsGone() const;
+
   ~StepRing();  // closes
 
  private:
@@ -59,7 +62,6 @@ class StepRing {
   absl::Status Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& waits, absl::Time deadline,
                     Ready ready);
   absl::Status SendFragment(absl::Span<const uint8_t> bytes, uint32_t flags, absl::Time deadline);
-  bool PeerIsGone() const;
 
   SharedMemory memory_;
   OwnedFd connection_;

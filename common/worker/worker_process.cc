@@ -81,8 +81,9 @@ void PrepareProcess() {
 }
 
 void DieWithParent() {
+  const pid_t parent = getppid();  // 1 is a parent like any other in a container
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() == 1) _exit(kExitOk);
+  if (getppid() != parent) _exit(kExitOk);
 }
 
 struct StopWaiter::State {

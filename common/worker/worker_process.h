@@ -28,8 +28,7 @@ int PrintError(ExitCode code, const absl::Status& status);
 // and keeps the allocator from holding memory for threads that do nothing.
 void PrepareProcess();
 
-// Ends this process when the one that started it does. To be called before threads start;
-// a parent that is gone already ends it at once.
+// Ends this process when the one that started it does. To be called before threads start.
 void DieWithParent();
 
 // Waits for SIGTERM or SIGINT on a thread of its own.
