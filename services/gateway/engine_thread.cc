@@ -50,13 +50,15 @@ EngineThread::EngineThread(std::unique_ptr<Engine> engine, int32_t max_requests)
   thread_ = std::thread([this] { Run(); });
 }
 
-EngineThread::~EngineThread() {
+EngineThread::~EngineThread() { Stop(); }
+
+void EngineThread::Stop() {
   {
     const std::lock_guard lock(mutex_);
     is_stopping_ = true;
   }
   work_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 absl::StatusOr<TicketId> EngineThread::Submit(GenerationRequest request,
@@ -80,6 +82,7 @@ absl::StatusOr<TicketId> EngineThread::Submit(GenerationRequest request,
 
 void EngineThread::Cancel(TicketId ticket, const absl::Status& reason) {
   const std::lock_guard lock(mutex_);
+  if (is_stopping_) return;
   cancelled_.push_back({ticket, reason});
   work_.notify_all();
 }

@@ -27,8 +27,10 @@ class EngineThread {
   // At most `max_requests` at a time, in steps and waiting together; the engine's own queue
   // must hold as many.
   EngineThread(std::unique_ptr<Engine> engine, int32_t max_requests);
-  // Ends what still runs with UNAVAILABLE.
-  ~EngineThread();
+  ~EngineThread();  // stops
+
+  // Ends what still runs with UNAVAILABLE; what comes later is refused or ignored.
+  void Stop();
 
   // The sink lives until it got OnFinished or OnError. RESOURCE_EXHAUSTED at once when there
   // are too many, ALREADY_EXISTS while a request of the same id runs; what only the engine

@@ -24,9 +24,9 @@ Gateway::Gateway(const GatewayOptions& options)
   metrics_.Set(Metric::kBuildInfo, {kVersion}, 1);
 }
 
-// The server first: no call comes in while the rest goes.
+// Calls that are left end, then the server waits for them; what they use goes after it.
 Gateway::~Gateway() {
-  engine_.reset();  // ends the calls that are left
+  if (engine_ != nullptr) engine_->Stop();
   server_.reset();
 }
 

@@ -12,7 +12,7 @@ struct LinkOptions {
   bool use_ring = true;
   absl::Duration call_timeout = absl::Seconds(3);  // of each call while connecting
   absl::Duration first_backoff = absl::Milliseconds(50);
-  absl::Duration last_backoff = absl::Seconds(1);
+  absl::Duration last_backoff = absl::Milliseconds(250);
   absl::Duration watch_interval = absl::Milliseconds(50);
 };
 
