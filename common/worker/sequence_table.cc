@@ -37,8 +37,9 @@ absl::Status CheckSampling(const SamplingParams& params) {
     return refuse("temperature ", params.temperature, " is below 0 or not finite");
   }
   if (params.top_k < 0) return refuse("top_k ", params.top_k, " is negative");
-  if (!InRange(params.top_p, 0.0f, 1.0f))
-    return refuse("top_p ", params.top_p, " is not in [0, 1]");
+  if (!(params.top_p > 0.0f && params.top_p <= 1.0f)) {
+    return refuse("top_p ", params.top_p, " is not in (0, 1]");
+  }
   if (!InRange(params.min_p, 0.0f, 1.0f))
     return refuse("min_p ", params.min_p, " is not in [0, 1]");
   if (!InRange(params.repetition_penalty, 1 / kMaxPenalty, kMaxPenalty)) {

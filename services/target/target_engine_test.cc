@@ -165,6 +165,7 @@ TEST(TargetEngineTest, SamplingThatCannotBeUsedIsReportedWithItsSequence) {
       {.temperature = nan},
       {.temperature = -1.0f},
       {.top_k = -1},
+      {.top_p = 0.0f},
       {.top_p = 1.5f},
       {.min_p = nan},
       {.repetition_penalty = 0.0f},
