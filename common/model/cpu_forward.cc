@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
+#include <utility>
 
 #include "common/kernels/cpu/elementwise.h"
 
@@ -11,9 +13,12 @@ CpuForward::CpuForward(const ModelConfig& config, const LlamaWeights& weights,
                        const ExecutorLimits& limits, cpu::ThreadPool& pool)
     : config_(config),
       weights_(weights),
+      limits_(limits),
       pool_(pool),
       q_dim_(int64_t{config.num_heads} * config.head_dim),
       kv_dim_(int64_t{config.num_kv_heads} * config.head_dim),
+      max_learned_tokens_(
+          static_cast<size_t>(std::min(limits.max_step_tokens, limits.max_positions))),
       residual_(Buffer(limits.max_step_tokens, config.hidden_dim)),
       normed_(Buffer(limits.max_step_tokens, config.hidden_dim)),
       q_(Buffer(limits.max_step_tokens, q_dim_)),
@@ -57,6 +62,42 @@ void CpuForward::Run(absl::Span<const StepSequence> sequences, const KvMemory& m
   Head();
 }
 
+void CpuForward::LearnKeyFeedback() {
+  // Any tokens do: text gives a little more, and ids need no tokenizer. They are the same
+  // at each load, so that keys are too.
+  constexpr int32_t kTokens = 64;
+  constexpr int32_t kSpread = 4096;  // positions that queries are taken to be spread over
+  const KvLayout layout = {.num_layers = config_.num_layers,
+                           .num_kv_heads = config_.num_kv_heads,
+                           .head_dim = config_.head_dim,
+                           .k_type = KvType::kF16,
+                           .v_type = KvType::kF16,
+                           .page_positions = kTokens};
+  std::vector<uint8_t> page(static_cast<size_t>(layout.page_bytes()));
+  const KvMemory memory = {.base = page.data(), .page_bytes = layout.page_bytes(), .num_pages = 1};
+  std::vector<int32_t> token_ids;
+  std::minstd_rand random(1);
+  for (int32_t i = 0; i < std::min(kTokens, limits_.max_positions); ++i) {
+    token_ids.push_back(static_cast<int32_t>(random() % static_cast<uint32_t>(config_.vocab_size)));
+  }
+  auto feedback = std::make_unique<cpu::KeyFeedback>(config_.num_layers, config_.num_heads,
+                                                     config_.num_kv_heads, config_.head_dim);
+  observer_ = feedback.get();
+  const int32_t page_table[] = {0};
+  const auto step_tokens = static_cast<size_t>(limits_.max_step_tokens);
+  for (size_t start = 0; start < token_ids.size(); start += step_tokens) {
+    const StepSequence step = {.start_position = static_cast<int32_t>(start),
+                               .token_ids = absl::MakeSpan(token_ids).subspan(start, step_tokens),
+                               .page_table = page_table};
+    Run({&step, 1}, memory, layout);
+  }
+  observer_ = nullptr;
+  feedback->Build(config_.rope_inv_freq.data(), config_.rope_dim, kSpread);
+  key_feedback_ = std::move(feedback);
+  workspace_bytes_ += int64_t{config_.num_layers} * config_.num_kv_heads * config_.head_dim *
+                      config_.head_dim * static_cast<int64_t>(sizeof(float));
+}
+
 // Lays the sequences' rows out one after the other and looks their tokens up.
 void CpuForward::Gather(absl::Span<const StepSequence> sequences) {
   token_ids_.clear();
@@ -97,6 +138,8 @@ void CpuForward::AttentionBlock(const LayerWeights& layer, int32_t layer_index,
   };
   cpu::MatMul(activations_, qkv, 3, pool_);
 
+  if (observer_ != nullptr) observer_->Observe(layer_index, q_.data(), q_dim_, num_rows_);
+
   cpu::RopeArgs rope = {.x = q_.data(),
                         .cosines = cosines_.data(),
                         .sines = sines_.data(),
@@ -112,17 +155,19 @@ void CpuForward::AttentionBlock(const LayerWeights& layer, int32_t layer_index,
   cpu::Rope(rope, pool_);
 
   const auto num_sequences = static_cast<int32_t>(sequences_.size());
-  cpu::KvAppend({.k = k_.data(),
-                 .v = v_.data(),
-                 .k_stride = kv_dim_,
-                 .v_stride = kv_dim_,
-                 .sequences = sequences_.data(),
-                 .num_sequences = num_sequences,
-                 .layer = layer_index,
-                 .pool = memory.base,
-                 .pool_page_bytes = memory.page_bytes,
-                 .layout = layout},
-                pool_);
+  cpu::KvAppend(
+      {.k = k_.data(),
+       .v = v_.data(),
+       .k_stride = kv_dim_,
+       .v_stride = kv_dim_,
+       .sequences = sequences_.data(),
+       .num_sequences = num_sequences,
+       .layer = layer_index,
+       .pool = memory.base,
+       .pool_page_bytes = memory.page_bytes,
+       .layout = layout,
+       .k_feedback = key_feedback_ == nullptr ? nullptr : key_feedback_->Matrices(layer_index)},
+      pool_);
   cpu::Attention({.q = q_.data(),
                   .q_stride = q_dim_,
                   .out = attention_.data(),

@@ -7,6 +7,7 @@
 
 #include "absl/types/span.h"
 #include "common/kernels/cpu/attention.h"
+#include "common/kernels/cpu/key_feedback.h"
 #include "common/kernels/cpu/matmul.h"
 #include "common/kernels/cpu/thread_pool.h"
 #include "common/model/executor.h"
@@ -26,6 +27,10 @@ class CpuForward {
   void Run(absl::Span<const StepSequence> sequences, const KvMemory& memory,
            const KvLayout& layout);
 
+  // Learns from the queries of a few tokens which errors of 4-bit keys matter; the keys of
+  // later steps are quantized by it. For k4 keys, once, before the first Run.
+  void LearnKeyFeedback();
+
   // Row `row` of the last Run's logits [vocab_size].
   absl::Span<float> Logits(int32_t row);
 
@@ -41,9 +46,11 @@ class CpuForward {
 
   const ModelConfig& config_;
   const LlamaWeights& weights_;
+  ExecutorLimits limits_;
   cpu::ThreadPool& pool_;
   int64_t q_dim_;
   int64_t kv_dim_;
+  size_t max_learned_tokens_;  // that one Run can take
   int64_t workspace_bytes_ = 0;
 
   // The present step.
@@ -67,6 +74,8 @@ class CpuForward {
   std::unique_ptr<float[]> logits_;
   cpu::Activations activations_;
   cpu::AttentionWorkspace attention_workspace_;
+  std::unique_ptr<cpu::KeyFeedback> key_feedback_;  // null unless learned
+  cpu::KeyFeedback* observer_ = nullptr;            // while it learns
 };
 
 }  // namespace tandem
