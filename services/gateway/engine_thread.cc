@@ -7,8 +7,10 @@
 namespace tandem::gateway {
 namespace {
 
-// Deadlines of waiting requests and workers that come back are seen this soon.
-constexpr absl::Duration kIdleWait = absl::Milliseconds(20);
+// Deadlines of waiting requests and workers that come back are seen this soon; with no
+// request only the gauges of the workers wait for it.
+constexpr absl::Duration kWaitWithRequests = absl::Milliseconds(20);
+constexpr absl::Duration kWaitWithout = absl::Milliseconds(200);
 
 }  // namespace
 
@@ -115,7 +117,8 @@ void EngineThread::Run() {
         return is_stopping_ || is_woken_ || !submitted_.empty() || !cancelled_.empty();
       };
       if (!did_something) {
-        work_.wait_for(lock, absl::ToChronoMilliseconds(kIdleWait), has_work);
+        const absl::Duration wait = num_requests_ > 0 ? kWaitWithRequests : kWaitWithout;
+        work_.wait_for(lock, absl::ToChronoMilliseconds(wait), has_work);
       }
       if (is_stopping_) break;
       is_woken_ = false;

@@ -1,0 +1,226 @@
+"""The gateway's own manners: starting, names, addresses, draining, rude clients."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from unittest.mock import ANY
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from conftest import BIN, TARGET, Client, Server
+
+SERVICE = "tandem.gateway.v1.GatewayService"
+
+
+class Gateway:
+    """tandem-gateway alone, its events read."""
+
+    def __init__(self, *arguments, listen="127.0.0.1:0"):
+        self.process = subprocess.Popen(
+            [str(BIN / "tandem-gateway"), "--listen", listen, "--metrics-listen", "127.0.0.1:0",
+             *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def event(self):
+        return json.loads(self.process.stdout.readline())
+
+    def stop(self, sig=signal.SIGTERM):
+        self.process.send_signal(sig)
+        return self.process.wait(20)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_while_starting_calls_are_unavailable_and_health_says_so(api, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    gateway = Gateway("--target", f"unix:{tmp_path}/nobody.sock", listen=address)
+    try:
+        client = Client(api, address)
+        grpc.channel_ready_future(client.channel).result(20)
+        for call in (lambda: client.generate("Hi"),
+                     lambda: client.stub.GetModel(client.pb.GetModelRequest())):
+            with pytest.raises(grpc.RpcError) as error:
+                call()
+            assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+            details = dict(error.value.trailing_metadata())["grpc-status-details-bin"]
+            assert b"google.rpc.RetryInfo" in details and b"STARTING" in details
+        health = health_pb2_grpc.HealthStub(client.channel)
+        statuses = [health.Check(health_pb2.HealthCheckRequest(service=name)).status
+                    for name in ("", SERVICE, "liveness")]
+        no, yes = (health_pb2.HealthCheckResponse.NOT_SERVING,
+                   health_pb2.HealthCheckResponse.SERVING)
+        assert statuses == [no, no, yes]
+    finally:
+        assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize("arguments,code,word", [
+    ([], 2, "--target"), (["--target", "unix:/x", "--max-running", "0"], 2, "--max-running"),
+    (["--target", "unix:/x", "--no-such-flag"], 2, "--no-such-flag"),
+    (["--target", "unix:/x", "--listen", "unix:/no/such/folder/s.sock"], 5, "/no/such/folder"),
+])
+def test_a_wrong_command_line_is_an_event_and_an_exit_code(arguments, code, word):
+    gateway = Gateway(*arguments) if "--listen" not in arguments else Gateway(
+        *arguments[:-2], listen=arguments[-1])
+    event = gateway.event()
+    assert event["event"] == "error" and event["exit_code"] == code and word in event["message"]
+    assert gateway.process.wait(20) == code
+
+
+def test_a_request_id_runs_once_at_a_time(client):
+    request = client.request("Once upon a time", max_tokens=2000)
+    request.request_id = "mine"
+    call = client.stub.Generate(request)
+    assert next(call).started.request_id == "mine"
+    with pytest.raises(grpc.RpcError) as error:
+        client.run(request)
+    assert error.value.code() == grpc.StatusCode.ALREADY_EXISTS
+    call.cancel()
+    request.stopping.max_tokens = 2
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            assert client.run(request)[2].usage.output_tokens == 2
+            return
+        except grpc.RpcError as again:
+            assert again.code() == grpc.StatusCode.ALREADY_EXISTS
+            assert time.monotonic() < deadline
+
+
+def test_seed_is_reported_and_repeats_the_answer(client):
+    request = client.request("Once upon a time", max_tokens=12, temperature=1.0)
+    started = next(iter(client.stub.Generate(request))).started
+    assert started.request_id
+    request.sampling.seed = started.seed
+    assert client.run(request)[1] == client.run(request)[1]
+
+
+def test_an_expired_deadline_costs_nothing(client, server):
+    for timeout in (0, 0.001):
+        with pytest.raises(grpc.RpcError) as error:
+            client.run(client.request("Once upon a time", max_tokens=500), timeout=timeout)
+        assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    server.wait_metric(lambda server: server.metric("tandem_requests_running") == 0)
+
+
+def test_a_flood_is_refused_quickly_and_the_rest_is_served(api):
+    server = Server("--max-running", "2", "--max-waiting", "2", draft=None).wait_ready()
+    try:
+        client = Client(api, server.address)
+        request = client.request("Once upon a time", max_tokens=24)
+        codes = []
+
+        def run():
+            try:
+                codes.append(client.run(request)[2].usage.output_tokens)
+            except grpc.RpcError as error:
+                assert b"RetryInfo" in dict(error.trailing_metadata())["grpc-status-details-bin"]
+                codes.append(error.code())
+
+        threads = [threading.Thread(target=run) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(codes) == {24, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert codes.count(24) >= 4
+        assert server.metric("tandem_requests_rejected_total", reason="queue_full") == \
+            codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    finally:
+        assert server.stop() == 0
+
+
+def test_rubbish_on_the_port_harms_nobody(client, server):
+    host, port = server.address.rsplit(":", 1)
+    for rubbish in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", os.urandom(4096), b"",
+                    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 64,
+                    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"):
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            connection.sendall(rubbish)
+    assert client.generate("Hi", max_tokens=2)[2].usage.output_tokens == 2
+
+
+def test_metrics_answer_beside_a_stalled_scraper(server):
+    host, port = server.metrics_url.split("/")[2].rsplit(":", 1)
+    with socket.create_connection((host, int(port))) as stalled:
+        stalled.sendall(b"GET /metrics HTTP/1.1\r\n")
+        for _ in range(20):
+            with urllib.request.urlopen(server.metrics_url, timeout=10) as response:
+                assert b"tandem_ready 1" in response.read()
+
+
+def test_a_client_that_does_not_read_holds_up_nobody(api, client, server):
+    options = [("grpc.http2.lookahead_bytes", 16384), ("grpc.http2.bdp_probe", 0)]
+    with grpc.insecure_channel(server.address, options=options) as channel:
+        stub = api.grpc.GatewayServiceStub(channel)
+        slow = client.request("Once upon a time", max_tokens=1500)
+        slow.output.top_logprobs = 20
+        call = stub.Generate(slow)
+        next(call)
+        for _ in range(3):
+            assert client.generate("Hello", max_tokens=8)[2].usage.output_tokens == 8
+        call.cancel()
+    server.wait_metric(lambda server: server.metric("tandem_kv_pages", state="used") == 0)
+
+
+@pytest.fixture
+def unix_gateway(tmp_path):
+    """A target and a gateway on a unix socket, without a supervisor: (gateway, address)."""
+    target = subprocess.Popen(
+        [str(BIN / "tandem-target"), "--model", str(TARGET), "--listen",
+         f"unix:{tmp_path}/target.sock", "--ctx", "1024"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"unix:{tmp_path}/public.sock"
+    gateway = Gateway("--target", f"unix:{tmp_path}/target.sock", listen=address)
+    assert gateway.event() == {"event": "ready", "grpc": address, "metrics": ANY}
+    yield gateway, address
+    gateway.process.kill()
+    target.terminate()
+    target.wait(20)
+
+
+def test_draining_finishes_what_runs_and_takes_nothing_new(api, unix_gateway):
+    gateway, address = unix_gateway
+    client = Client(api, address)
+    call = client.stub.Generate(client.request("Once upon a time", max_tokens=200))
+    next(call)
+    gateway.process.send_signal(signal.SIGTERM)
+    refused = None
+    deadline = time.monotonic() + 5
+    while refused is None and time.monotonic() < deadline:
+        try:
+            client.generate("Hi", max_tokens=1)
+        except grpc.RpcError as error:
+            refused = error.code()
+    assert refused == grpc.StatusCode.UNAVAILABLE
+    assert list(call)[-1].finished.usage.output_tokens == 200
+    assert gateway.process.wait(20) == 0
+
+
+def test_a_second_signal_ends_it_at_once(api, unix_gateway):
+    gateway, address = unix_gateway
+    client = Client(api, address)
+    call = client.stub.Generate(client.request("Once upon a time", max_tokens=900))
+    next(call)
+    gateway.process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)  # two pending signals of a kind are one
+    assert gateway.stop() == 0
+    with pytest.raises(grpc.RpcError):
+        list(call)
+
+
+def test_a_socket_in_use_is_told(unix_gateway):
+    second = Gateway("--target", "unix:/nobody", listen=unix_gateway[1])
+    event = second.event()
+    assert event["exit_code"] == 5 and unix_gateway[1][5:] in event["message"]
+    assert second.process.wait(20) == 5
