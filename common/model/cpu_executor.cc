@@ -39,7 +39,9 @@ class CpuExecutor final : public Executor {
         layout_(KvLayoutFor(config_, options.k_type, options.v_type, options.page_positions)),
         pool_(std::move(pool)),
         weights_(std::move(weights)),
-        forward_(config_, weights_, limits_, *pool_) {}
+        forward_(config_, weights_, limits_, *pool_) {
+    if (options.k_type == KvType::k4) forward_.LearnKeyFeedback();
+  }
 
   const ModelConfig& config() const override { return config_; }
   const ExecutorLimits& limits() const override { return limits_; }
@@ -51,6 +53,7 @@ class CpuExecutor final : public Executor {
 
   absl::Status Forward(absl::Span<const StepSequence> sequences) override {
     RETURN_IF_ERROR(Validate(sequences));
+    if (sequences.empty()) return absl::OkStatus();
     forward_.Run(sequences, memory_, layout_);
     return absl::OkStatus();
   }
@@ -162,7 +165,8 @@ absl::StatusOr<std::unique_ptr<Executor>> CreateCpuExecutor(const GgufFile& file
   RETURN_IF_ERROR(CheckOptions(options));
   ASSIGN_OR_RETURN(ModelConfig config, ModelConfigFromGguf(file));
   auto pool = std::make_unique<cpu::ThreadPool>(options.num_threads);
-  ASSIGN_OR_RETURN(LlamaWeights weights, LoadWeights(file, config, *pool, options.progress));
+  ASSIGN_OR_RETURN(LlamaWeights weights,
+                   LoadWeights(file, config, *pool, options.progress, options.weight_precision));
   return std::make_unique<CpuExecutor>(std::move(config), options, std::move(pool),
                                        std::move(weights));
 }

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "common/gguf/gguf.h"
 #include "common/model/executor.h"
+#include "common/model/weights.h"
 
 namespace tandem {
 
@@ -18,6 +19,7 @@ struct CpuExecutorOptions {
   KvType v_type = KvType::k4;
   // Positions of a KV page, a multiple of 8; 0: what fits the pool that is attached.
   int32_t page_positions = 0;
+  WeightPrecision weight_precision = WeightPrecision::kPacked;
   // Bytes of the file packed so far, and in all. May be empty.
   std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;
 };

@@ -182,6 +182,7 @@ TEST(CpuExecutorTest, StepsThatCannotBeAreRefused) {
       .base = pages.data(), .page_bytes = executor->kv_layout().page_bytes(), .num_pages = 2};
   ASSERT_TRUE(executor->AttachKv(memory).ok());
   EXPECT_TRUE(executor->Forward({&good, 1}).ok());
+  EXPECT_TRUE(executor->Forward({}).ok());
 
   const auto expect_refused = [&](auto change, const char* why) {
     StepSequence bad = good;

@@ -68,14 +68,16 @@ LogitsRows ExecutorDriver::RunInSteps(int32_t sequence, absl::Span<const int32_t
 }
 
 std::unique_ptr<Executor> MakeTestExecutor(const GgufFile& file, KvType kv_type,
-                                           int32_t num_threads, int32_t max_positions) {
+                                           int32_t num_threads, int32_t max_positions,
+                                           WeightPrecision precision) {
   auto executor = CreateCpuExecutor(
       file,
       {.limits = {.max_step_tokens = 256, .max_logits_rows = 256, .max_positions = max_positions},
        .num_threads = num_threads,
        .k_type = kv_type,
        .v_type = kv_type,
-       .page_positions = 16});
+       .page_positions = 16,
+       .weight_precision = precision});
   TANDEM_CHECK(executor.ok());
   return *std::move(executor);
 }

@@ -45,7 +45,8 @@ class ExecutorDriver {
 
 // An executor of `file` with limits for tests. Requires success.
 std::unique_ptr<Executor> MakeTestExecutor(const GgufFile& file, KvType kv_type,
-                                           int32_t num_threads = 2, int32_t max_positions = 320);
+                                           int32_t num_threads = 2, int32_t max_positions = 320,
+                                           WeightPrecision precision = WeightPrecision::kPacked);
 
 // `count` ids in [0, vocab_size).
 std::vector<int32_t> RandomTokens(int32_t count, int32_t vocab_size, uint32_t seed);

@@ -119,8 +119,15 @@ void ReleasePages(absl::Span<const uint8_t> data) {
   if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
-void LoadSlot(const Slot& slot, const GgufTensor& tensor) {
-  if (slot.matrix != nullptr) {
+void LoadSlot(const Slot& slot, const GgufTensor& tensor, WeightPrecision precision) {
+  if (slot.matrix != nullptr && precision == WeightPrecision::kFloat) {
+    std::vector<float> values(static_cast<size_t>(tensor.num_elements()));
+    cpu::Dequantize(SourceOf(tensor.dtype), tensor.data.data(), tensor.num_elements(),
+                    values.data());
+    *slot.matrix =
+        cpu::PackMatrix(cpu::SourceType::kF32, reinterpret_cast<const uint8_t*>(values.data()),
+                        slot.num_rows, slot.num_cols);
+  } else if (slot.matrix != nullptr) {
     *slot.matrix =
         cpu::PackMatrix(SourceOf(tensor.dtype), tensor.data.data(), slot.num_rows, slot.num_cols);
   } else {
@@ -181,7 +188,8 @@ absl::StatusOr<std::vector<TensorPlan>> PlanWeights(const GgufFile& file,
 
 absl::StatusOr<LlamaWeights> LoadWeights(const GgufFile& file, const ModelConfig& config,
                                          cpu::ThreadPool& pool,
-                                         const std::function<void(int64_t, int64_t)>& progress) {
+                                         const std::function<void(int64_t, int64_t)>& progress,
+                                         WeightPrecision precision) {
   LlamaWeights weights;
   const std::vector<Slot> slots = SlotsOf(config, weights);
   RETURN_IF_ERROR(CheckNothingIsLeftOut(file, slots));
@@ -197,7 +205,7 @@ absl::StatusOr<LlamaWeights> LoadWeights(const GgufFile& file, const ModelConfig
   pool.Run(static_cast<int32_t>(slots.size()), [&](int32_t i, int32_t thread) {
     if (out_of_memory) return;
     try {
-      LoadSlot(slots[i], *tensors[i]);
+      LoadSlot(slots[i], *tensors[i], precision);
     } catch (const std::bad_alloc&) {  // must not leave a thread of the pool
       out_of_memory = true;
     }

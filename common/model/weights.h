@@ -29,7 +29,10 @@ struct TensorPlan {
 // "4-bit affine" and so on, for people.
 const char* PackedFormatName(cpu::PackedFormat format);
 
-// What LoadWeights would make, in its order, without reading a weight. INVALID_ARGUMENT
+// kFloat unpacks all matrices to F32: for comparisons, as exact as can be, slow and large.
+enum class WeightPrecision { kPacked, kFloat };
+
+// What LoadWeights would pack, in its order, without reading a weight. INVALID_ARGUMENT
 // names the tensor that is missing, has another shape than the config says, or a type
 // that does not fit its width.
 absl::StatusOr<std::vector<TensorPlan>> PlanWeights(const GgufFile& file,
@@ -65,6 +68,7 @@ struct LlamaWeights {
 // PlanWeights, and RESOURCE_EXHAUSTED when memory runs out.
 absl::StatusOr<LlamaWeights> LoadWeights(const GgufFile& file, const ModelConfig& config,
                                          cpu::ThreadPool& pool,
-                                         const std::function<void(int64_t, int64_t)>& progress);
+                                         const std::function<void(int64_t, int64_t)>& progress,
+                                         WeightPrecision precision = WeightPrecision::kPacked);
 
 }  // namespace tandem
