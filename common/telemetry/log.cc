@@ -46,7 +46,8 @@ class JsonFormatter final : public spdlog::formatter {
 
 void Log(spdlog::level::level_enum level, std::string_view message) {
   if (!spdlog::should_log(level)) return;
-  const std::string line = absl::StrReplaceAll(std::string(message), {{"\n", "\\n"}, {"\r", "\\r"}});
+  const std::string text(message);
+  const std::string line = absl::StrReplaceAll(text, {{"\n", "\\n"}, {"\r", "\\r"}});
   spdlog::log(level, spdlog::string_view_t(line));
 }
 

@@ -24,8 +24,10 @@ Gateway::Gateway(const GatewayOptions& options)
   metrics_.Set(Metric::kBuildInfo, {kVersion}, 1);
 }
 
+Gateway::~Gateway() { Stop(); }
+
 // Calls that are left end, then the server waits for them; what they use goes after it.
-Gateway::~Gateway() {
+void Gateway::Stop() {
   if (engine_ != nullptr) engine_->Stop();
   server_.reset();
 }

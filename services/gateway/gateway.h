@@ -20,6 +20,8 @@ class Gateway {
 
   // Listens, connects, serves, and drains after a signal; the exit code. Prints the events.
   int Run(StopSignal& stop);
+  // Ends the calls that are left, and the server.
+  void Stop();
 
  private:
   // UNAVAILABLE when an address is taken.

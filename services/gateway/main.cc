@@ -1,5 +1,6 @@
 // tandem-gateway: the public service, and the rounds of draft and target behind it.
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 
 #include "common/telemetry/log.h"
@@ -20,5 +21,9 @@ int main(int argc, char** argv) {
     return PrintError(kExitUsage, status);
   }
   StopSignal stop;
-  return Gateway(*options).Run(stop);
+  Gateway gateway(*options);
+  const int code = gateway.Run(stop);
+  gateway.Stop();
+  // The server of /metrics takes up to 2 s to end, and nothing is left to be done.
+  std::_Exit(code);
 }
