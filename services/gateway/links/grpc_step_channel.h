@@ -22,23 +22,27 @@ class GrpcStepChannel final : public StepChannel<Request, Response> {
   // `start(context, reactor)` begins the call on a stub; the channel of the stub outlives
   // this by itself.
   template <class Start>
-  explicit GrpcStepChannel(Start start) : stream_(std::make_shared<Stream>()) {
-    stream_->self = stream_;
+  explicit GrpcStepChannel(Start start) : stream_(std::make_unique<Stream>()) {
     start(&stream_->context, static_cast<Reactor*>(stream_.get()));
     stream_->AddHold();
     stream_->StartRead(&stream_->incoming);
     stream_->StartCall();
   }
 
+  // Waits for gRPC to let go of the stream, which it does soon after a cancel. Were the stream
+  // to end by itself, in OnDone, its reference to the connection could be the last one: and a
+  // thread of gRPC must not end what it runs for.
   ~GrpcStepChannel() override {
-    stream_->context.TryCancel();
-    stream_->Finish();
+    std::unique_lock lock(stream_->mutex);
+    if (!End(lock)) stream_.release();  // NOLINT(bugprone-unused-return-value): gRPC still has it
   }
 
   absl::Status Send(const Request& request) override {
     {
       std::unique_lock lock(stream_->mutex);
-      if (stream_->is_over || stream_->is_writing) return WhyOver(lock);
+      // An answer can come before we hear that its request was written.
+      stream_->changed.wait(lock, [this] { return stream_->is_over || !stream_->is_writing; });
+      if (stream_->is_over) return WhyOver(lock);
       stream_->is_writing = true;
       stream_->outgoing = request;
     }
@@ -68,7 +72,7 @@ class GrpcStepChannel final : public StepChannel<Request, Response> {
   }
 
  private:
-  // Lives until gRPC has let go of it.
+  // Must live until OnDone.
   struct Stream final : Reactor {
     void OnReadDone(bool ok) override {
       const std::lock_guard lock(mutex);
@@ -82,24 +86,13 @@ class GrpcStepChannel final : public StepChannel<Request, Response> {
       changed.notify_all();
     }
     void OnDone(const grpc::Status& status) override {
-      std::shared_ptr<Stream> last;
       const std::lock_guard lock(mutex);
       is_over = is_done = true;
       end = rpc::FromGrpcStatus(status);
       changed.notify_all();
-      last = std::move(self);
-    }
-    // Lets gRPC call OnDone; nothing may be started after it.
-    void Finish() {
-      {
-        const std::lock_guard lock(mutex);
-        if (std::exchange(is_finished, true)) return;
-      }
-      this->RemoveHold();
     }
 
     grpc::ClientContext context;
-    std::shared_ptr<Stream> self;
     std::mutex mutex;
     std::condition_variable changed;
     Request outgoing;
@@ -108,19 +101,25 @@ class GrpcStepChannel final : public StepChannel<Request, Response> {
     bool has_incoming = false;
     bool is_over = false;
     bool is_done = false;
-    bool is_finished = false;
+    bool is_ending = false;
     absl::Status end;
   };
 
-  static constexpr absl::Duration kEndTimeout = absl::Seconds(1);
+  static constexpr absl::Duration kEndTimeout = absl::Seconds(5);
 
-  absl::Status WhyOver(std::unique_lock<std::mutex>& lock) {
+  // Ends the call; nothing may be started after it. Whether OnDone came.
+  bool End(std::unique_lock<std::mutex>& lock) {
+    const bool is_first = !std::exchange(stream_->is_ending, true);
     lock.unlock();
     stream_->context.TryCancel();
-    stream_->Finish();
+    if (is_first) stream_->RemoveHold();
     lock.lock();
-    stream_->changed.wait_for(lock, absl::ToChronoMilliseconds(kEndTimeout),
-                              [this] { return stream_->is_done; });
+    return stream_->changed.wait_for(lock, absl::ToChronoMilliseconds(kEndTimeout),
+                                     [this] { return stream_->is_done; });
+  }
+
+  absl::Status WhyOver(std::unique_lock<std::mutex>& lock) {
+    End(lock);
     // A cancelled call is our own doing: the stream had ended before.
     if (stream_->end.ok() || absl::IsCancelled(stream_->end)) {
       return absl::UnavailableError("the worker ended the connection");
@@ -128,7 +127,7 @@ class GrpcStepChannel final : public StepChannel<Request, Response> {
     return stream_->end;
   }
 
-  std::shared_ptr<Stream> stream_;
+  std::unique_ptr<Stream> stream_;
 };
 
 }  // namespace tandem::gateway

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -49,6 +48,8 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
   }
 
   absl::StatusOr<WorkerFacts> Facts() override {
+    // Held on to, it would keep the worker's only place from the next session.
+    if (used_ != nullptr && !used_->IsUsable()) used_.reset();
     const std::lock_guard lock(mutex_);
     if (session_ == nullptr || !session_->IsUsable()) return WhyDown();
     if (!Protocol::IsUsable(*fence_, session_->pool_epoch)) {
@@ -149,8 +150,6 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
     auto session = std::make_shared<Session>();
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // no backoff of an older try
-    // With a ring the connection has no call, and tells of the worker's end all the same.
-    arguments.SetInt(GRPC_ARG_CLIENT_IDLE_TIMEOUT_MS, std::numeric_limits<int>::max());
     arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
     arguments.SetMaxSendMessageSize(kMaxMessageBytes);
     session->connection =
@@ -215,8 +214,6 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
   // Until the session is lost; false when the link stops.
   bool Watch(const Session& session) {
     while (session.IsUsable() && Protocol::IsCurrent(*fence_, session.pool_epoch)) {
-      // A ring does not tell of an idle worker's death; the connection beside it does.
-      if (session.connection->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_READY) break;
       if (!Sleep(options_.watch_interval)) return false;
     }
     return true;

@@ -33,7 +33,7 @@ class RingStepChannel final : public StepChannel<Request, Response> {
     return absl::OkStatus();
   }
 
-  bool IsOver() const override { return is_over_; }
+  bool IsOver() const override { return is_over_ || ring_->PeerIsGone(); }
 
  private:
   // The ring is empty when a step is sent: a worker that makes no room is stuck.
