@@ -86,13 +86,14 @@ TEST_F(PoolExchangeTest, MemoryOutlivesTheProcessThatMadeIt) {
     SharedPool pool = SharedPool::Create(kGeometry).value();
     auto server = PoolServer::Start(path_, &pool).value();
     pool.pages()[7] = 0x77;
+    pool.control().SetGeneration(PageId(0), 1);
     pause();
     return 0;
   });
   absl::StatusOr<SharedPool> pool = absl::UnavailableError("");
   while (absl::IsUnavailable(pool.status())) pool = ConnectPool({.path = path_});
   ASSERT_TRUE(pool.ok()) << pool.status();
-  while (pool->pages()[7] != 0x77) {
+  while (pool->control().generation(PageId(0)) != 1) {
   }
   target.Kill();
   EXPECT_EQ(target.Wait(), 128 + SIGKILL);
