@@ -40,7 +40,7 @@ class CpuExecutor final : public Executor {
         pool_(std::move(pool)),
         weights_(std::move(weights)),
         forward_(config_, weights_, limits_, *pool_) {
-    if (options.k_type == KvType::k4) forward_.LearnKeyFeedback();
+    if (options.k_type == KvType::k4) forward_.LearnKeys();
   }
 
   const ModelConfig& config() const override { return config_; }

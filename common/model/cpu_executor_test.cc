@@ -163,6 +163,7 @@ TEST(CpuExecutorTest, NumbersThatAreNotFiniteStayInTheirSequence) {
   const std::vector<int32_t> good = {1, 2, 3};
   const std::vector<int32_t> bad = {4, 5, 6};
   const LogitsRows alone = driver.Step({{0, 0, good, 3}});
+  for (const auto& row : alone) ASSERT_TRUE(std::isfinite(row[0]));
   const LogitsRows together = driver.Step({{1, 0, bad, 3}, {0, 0, good, 3}});
   EXPECT_TRUE(std::isnan(together[1][0]));
   ExpectSameBits(LogitsRows(together.begin() + 3, together.end()), alone, "beside NaN");

@@ -17,8 +17,6 @@ CpuForward::CpuForward(const ModelConfig& config, const LlamaWeights& weights,
       pool_(pool),
       q_dim_(int64_t{config.num_heads} * config.head_dim),
       kv_dim_(int64_t{config.num_kv_heads} * config.head_dim),
-      max_learned_tokens_(
-          static_cast<size_t>(std::min(limits.max_step_tokens, limits.max_positions))),
       residual_(Buffer(limits.max_step_tokens, config.hidden_dim)),
       normed_(Buffer(limits.max_step_tokens, config.hidden_dim)),
       q_(Buffer(limits.max_step_tokens, q_dim_)),
@@ -62,7 +60,7 @@ void CpuForward::Run(absl::Span<const StepSequence> sequences, const KvMemory& m
   Head();
 }
 
-void CpuForward::LearnKeyFeedback() {
+void CpuForward::LearnKeys() {
   // Any tokens do: text gives a little more, and ids need no tokenizer. They are the same
   // at each load, so that keys are too.
   constexpr int32_t kTokens = 64;
@@ -82,6 +80,8 @@ void CpuForward::LearnKeyFeedback() {
   }
   auto feedback = std::make_unique<cpu::KeyFeedback>(config_.num_layers, config_.num_heads,
                                                      config_.num_kv_heads, config_.head_dim);
+  key_offset_ =
+      std::make_unique<KeyOffset>(config_.num_layers, config_.num_kv_heads, config_.head_dim);
   observer_ = feedback.get();
   const int32_t page_table[] = {0};
   const auto step_tokens = static_cast<size_t>(limits_.max_step_tokens);
@@ -93,6 +93,7 @@ void CpuForward::LearnKeyFeedback() {
   }
   observer_ = nullptr;
   feedback->Build(config_.rope_inv_freq.data(), config_.rope_dim, kSpread);
+  key_offset_->Build(config_.rope_inv_freq.data(), config_.rope_dim, kSpread);
   key_feedback_ = std::move(feedback);
   workspace_bytes_ += int64_t{config_.num_layers} * config_.num_kv_heads * config_.head_dim *
                       config_.head_dim * static_cast<int64_t>(sizeof(float));
@@ -138,7 +139,10 @@ void CpuForward::AttentionBlock(const LayerWeights& layer, int32_t layer_index,
   };
   cpu::MatMul(activations_, qkv, 3, pool_);
 
-  if (observer_ != nullptr) observer_->Observe(layer_index, q_.data(), q_dim_, num_rows_);
+  if (observer_ != nullptr) {
+    observer_->Observe(layer_index, q_.data(), q_dim_, num_rows_);
+    key_offset_->Observe(layer_index, k_.data(), num_rows_);
+  }
 
   cpu::RopeArgs rope = {.x = q_.data(),
                         .cosines = cosines_.data(),
@@ -153,6 +157,9 @@ void CpuForward::AttentionBlock(const LayerWeights& layer, int32_t layer_index,
   rope.x_stride = kv_dim_;
   rope.num_heads = config_.num_kv_heads;
   cpu::Rope(rope, pool_);
+  if (key_offset_ != nullptr && observer_ == nullptr) {
+    key_offset_->Subtract(layer_index, k_.data(), num_rows_);
+  }
 
   const auto num_sequences = static_cast<int32_t>(sequences_.size());
   cpu::KvAppend(

@@ -11,6 +11,7 @@
 #include "common/kernels/cpu/matmul.h"
 #include "common/kernels/cpu/thread_pool.h"
 #include "common/model/executor.h"
+#include "common/model/key_offset.h"
 #include "common/model/weights.h"
 
 namespace tandem {
@@ -27,9 +28,10 @@ class CpuForward {
   void Run(absl::Span<const StepSequence> sequences, const KvMemory& memory,
            const KvLayout& layout);
 
-  // Learns from the queries of a few tokens which errors of 4-bit keys matter; the keys of
-  // later steps are quantized by it. For k4 keys, once, before the first Run.
-  void LearnKeyFeedback();
+  // Learns from a few tokens which errors of 4-bit keys matter and what all keys have in
+  // common; the keys of later steps are quantized by it. For k4 keys, once, before the
+  // first Run.
+  void LearnKeys();
 
   // Row `row` of the last Run's logits [vocab_size].
   absl::Span<float> Logits(int32_t row);
@@ -50,7 +52,6 @@ class CpuForward {
   cpu::ThreadPool& pool_;
   int64_t q_dim_;
   int64_t kv_dim_;
-  size_t max_learned_tokens_;  // that one Run can take
   int64_t workspace_bytes_ = 0;
 
   // The present step.
@@ -75,6 +76,7 @@ class CpuForward {
   cpu::Activations activations_;
   cpu::AttentionWorkspace attention_workspace_;
   std::unique_ptr<cpu::KeyFeedback> key_feedback_;  // null unless learned
+  std::unique_ptr<KeyOffset> key_offset_;           // likewise
   cpu::KeyFeedback* observer_ = nullptr;            // while it learns
 };
 
