@@ -36,6 +36,8 @@ void KeyOffset::Build(const float* inv_freq, int32_t rope_dim, int32_t max_posit
     std::complex<double> mean(sums_[i] / rows, sums_[i + 1] / rows);
     const auto dim = static_cast<int32_t>(i) % head_dim_;
     if (dim < rope_dim) mean *= MeanTurn(inv_freq[dim / 2], max_positions);
+    // What a damaged model yields must not reach the keys of tokens that are sound.
+    if (!std::isfinite(mean.real()) || !std::isfinite(mean.imag())) mean = 0.0;
     offsets_[i] = static_cast<float>(mean.real());
     offsets_[i + 1] = static_cast<float>(mean.imag());
   }

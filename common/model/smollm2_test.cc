@@ -124,9 +124,8 @@ TEST_F(SmolLm2Test, LogitsOfPackedWeightsAreNearThoseOfTransformers) {
   }
 }
 
-// On all of alice.txt in windows of 2048 (`tandem eval perplexity`), 4-bit KV cost 1.8 % over
-// f16 KV, 8-bit KV 0.1 %. The 510 tokens here scatter: 4.0 % was measured on them, and 3.1 %
-// with llama.cpp's q4_0 KV.
+// 4-bit KV may cost 3 % over f16 KV; 2.1 % was measured on these 510 tokens, and 3.1 % with
+// llama.cpp's q4_0 KV.
 TEST_F(SmolLm2Test, PerplexityIsThatOfTransformers) {
   const std::vector<float> losses = golden_.Floats("alice.window_512");
   const double expected = (losses[0] + losses[1]) / 2;
@@ -136,7 +135,7 @@ TEST_F(SmolLm2Test, PerplexityIsThatOfTransformers) {
               std::exp(expected), 100 * std::expm1(f16 - expected),
               100 * std::expm1(q4 - expected));
   EXPECT_NEAR(std::exp(f16 - expected), 1.0, 0.01);
-  EXPECT_NEAR(std::exp(q4 - f16), 1.0, 0.055);
+  EXPECT_NEAR(std::exp(q4 - f16), 1.0, 0.03);
 }
 
 TEST_F(SmolLm2Test, RowsHaveTheSameBitsHoweverTheyAreGrouped) {
