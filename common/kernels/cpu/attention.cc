@@ -54,14 +54,14 @@ HWY_INLINE void QuantizeQueryBlock(const float* HWY_RESTRICT q, KvType k_type,
   const float largest = AbsMax(q);
   *scale = largest * (1.0f / 127);
   const auto inverse = hn::Set(d, largest > 0.0f ? 127.0f / largest : 0.0f);
-  int32_t sum = 0;
+  int64_t sum = 0;  // the codes of a query that is NaN are anything: 32 bits may not hold it
   for (size_t i = 0; i < kKvBlock; i += hn::Lanes(d)) {
     const auto code = hn::NearestInt(hn::Mul(hn::Load(d, q + i), inverse));
     hn::StoreU(code, di, wide + i);
     hn::StoreU(hn::DemoteTo(d8, code), d8, codes + i);
   }
   for (const int32_t code : wide) sum += code;
-  *bias = -sum * (k_type == KvType::k8 ? kK8Bias : kK4Bias);
+  *bias = static_cast<int32_t>(-sum * (k_type == KvType::k8 ? kK8Bias : kK4Bias));
 }
 
 // Rotates, scales and quantizes the queries of a unit as its K asks for.
