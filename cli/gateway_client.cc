@@ -1,12 +1,13 @@
 #include "cli/gateway_client.h"
 
 #include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 
 #include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
+#include "common/rpc/credentials.h"
 #include "tandem/gateway/v1/gateway.grpc.pb.h"
 
 namespace tandem {
@@ -29,9 +30,11 @@ struct GatewayClient::Impl {
 GatewayClient::GatewayClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 GatewayClient::~GatewayClient() = default;
 
-absl::StatusOr<std::unique_ptr<GatewayClient>> GatewayClient::Connect(const std::string& endpoint,
-                                                                      absl::Duration timeout) {
-  auto channel = grpc::CreateChannel(endpoint, grpc::InsecureChannelCredentials());
+absl::StatusOr<std::unique_ptr<GatewayClient>> GatewayClient::Connect(
+    const std::string& endpoint, const rpc::ChannelSecurity& security, absl::Duration timeout) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ChannelCredentials> credentials,
+                   rpc::MakeChannelCredentials(endpoint, security));
+  auto channel = grpc::CreateChannel(endpoint, credentials);
   if (!channel->WaitForConnected(DeadlineAfter(timeout))) {
     return absl::UnavailableError(
         absl::StrCat("no server at ", endpoint, " after ", absl::FormatDuration(timeout),

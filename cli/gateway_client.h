@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/rpc/security.h"
 #include "tandem/gateway/v1/gateway.pb.h"
 
 namespace tandem {
@@ -14,9 +15,10 @@ namespace tandem {
 // One connection to a gateway. Thread-safe.
 class GatewayClient {
  public:
-  // Connects to "host:port" or "unix:/path". UNAVAILABLE when nobody answers in time.
-  static absl::StatusOr<std::unique_ptr<GatewayClient>> Connect(const std::string& endpoint,
-                                                                absl::Duration timeout);
+  // Connects to "host:port" or "unix:/path". UNAVAILABLE when nobody answers in time; else
+  // errors as rpc::MakeChannelCredentials.
+  static absl::StatusOr<std::unique_ptr<GatewayClient>> Connect(
+      const std::string& endpoint, const rpc::ChannelSecurity& security, absl::Duration timeout);
   ~GatewayClient();
 
   absl::StatusOr<gateway::v1::GetModelResponse> GetModel(absl::Duration timeout);

@@ -8,6 +8,13 @@ void AddRequestOptions(CLI::App& command, RequestOptions& options) {
   command.add_option("--endpoint", options.endpoint,
                      "server to ask, host:port or unix:/path (default: 127.0.0.1:50051, or a "
                      "server of this command's own)");
+  command.add_flag("--tls", options.security.use_tls, "TLS, by the system's roots");
+  command.add_option("--tls-ca", options.security.tls.ca, "TLS: PEM of who signs the server");
+  command.add_option("--tls-cert", options.security.tls.certificate,
+                     "TLS: PEM of our own certificate chain");
+  command.add_option("--tls-key", options.security.tls.key, "TLS: PEM of its key");
+  command.add_flag("--insecure", options.security.allow_plaintext,
+                   "plaintext also beyond this machine");
   command.add_option("--max-tokens", options.max_tokens, "largest output; 0: the context's end");
   command.add_option("--temperature", options.temperature, "0 is greedy")->capture_default_str();
   command.add_option("--top-k", options.top_k, "keep the k likeliest tokens; 0: all");

@@ -8,12 +8,14 @@
 
 #include "CLI/CLI.hpp"
 #include "cli/serve_options.h"
+#include "common/rpc/security.h"
 #include "tandem/gateway/v1/gateway.pb.h"
 
 namespace tandem {
 
 struct RequestOptions {
-  std::string endpoint;  // empty: the default server, or one of this command's own
+  std::string endpoint;           // empty: the default server, or one of this command's own
+  rpc::ChannelSecurity security;  // of the connection to `endpoint`
   int32_t max_tokens = 0;
   float temperature = 0.0f;
   int32_t top_k = 0;

@@ -1,5 +1,7 @@
 #include "cli/serve_options.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 
 namespace tandem {
@@ -13,6 +15,13 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
       ->capture_default_str();
   command.add_option("--listen", options.listen, "host:port or unix:/path of the service")
       ->capture_default_str();
+  command.add_option("--tls-cert", options.security.tls.certificate,
+                     "PEM of the server's certificate chain");
+  command.add_option("--tls-key", options.security.tls.key, "PEM of its key");
+  command.add_option("--tls-ca", options.security.tls.ca,
+                     "PEM of who signs clients: they must show a certificate");
+  command.add_flag("--insecure", options.security.allow_plaintext,
+                   "plaintext also beyond this machine");
   command.add_option("--metrics-listen", options.metrics_listen, "host:port of /metrics")
       ->capture_default_str();
   command.add_option("--socket-dir", options.socket_dir, "folder of the workers' sockets");
@@ -44,6 +53,21 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
   command.add_flag("--dry-run", options.dry_run, "print the plan and stop");
 }
 
+namespace {
+
+void AddSecurity(const rpc::ServerSecurity& security, std::vector<std::string>* argv) {
+  const std::pair<const char*, const std::string&> files[] = {
+      {"--tls-cert", security.tls.certificate},
+      {"--tls-key", security.tls.key},
+      {"--tls-ca", security.tls.ca}};
+  for (const auto& [flag, path] : files) {
+    if (!path.empty()) argv->insert(argv->end(), {flag, path});
+  }
+  if (security.allow_plaintext) argv->push_back("--insecure");
+}
+
+}  // namespace
+
 std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
                                           const ResolvedServe& resolved) {
   const std::string bin = ProgramFolder();
@@ -64,6 +88,7 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
                options.metrics_listen, "--target", target_socket, "--ctx", context, "--max-running",
                absl::StrCat(options.max_running), "--max-waiting",
                absl::StrCat(options.max_waiting), "--log-level", options.log_level}};
+  AddSecurity(options.security, &gateway.argv);
   if (!resolved.models.draft.empty()) {
     specs.push_back({.name = "draft",
                      .argv = {bin + "/tandem-draft", "--model", resolved.models.draft, "--listen",

@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "cli/model_paths.h"
 #include "cli/supervisor.h"
+#include "common/rpc/security.h"
 
 namespace tandem {
 
@@ -18,6 +19,7 @@ struct ServeOptions {
   bool no_draft = false;
   std::string device = "cpu";
   std::string listen = "127.0.0.1:50051";
+  rpc::ServerSecurity security;
   std::string metrics_listen = "127.0.0.1:9464";
   std::string socket_dir;  // empty: a new one under the system's temporary folder
   std::string target_kv = "q4";

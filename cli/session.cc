@@ -30,14 +30,15 @@ absl::StatusOr<Session> OpenSession(const RequestOptions& options, int* exit_cod
   Session session;
   const bool is_named = !options.endpoint.empty();
   if (is_named || options.serve.target.empty()) {
-    auto client = GatewayClient::Connect(is_named ? options.endpoint : kDefaultEndpoint,
-                                         is_named ? absl::Seconds(5) : absl::Milliseconds(150));
+    auto client =
+        GatewayClient::Connect(is_named ? options.endpoint : kDefaultEndpoint, options.security,
+                               is_named ? absl::Seconds(5) : absl::Milliseconds(150));
     if (client.ok()) {
       session.client = *std::move(client);
       return session;
     }
     if (is_named) {
-      *exit_code = kExitPort;
+      *exit_code = absl::IsUnavailable(client.status()) ? kExitPort : kExitUsage;
       return client.status();
     }
   }
@@ -46,7 +47,7 @@ absl::StatusOr<Session> OpenSession(const RequestOptions& options, int* exit_cod
   if (!server.ok()) return server.status();
   session.server = *std::move(server);
   *exit_code = kExitPort;
-  auto client = GatewayClient::Connect(session.server->endpoint(), absl::Seconds(10));
+  auto client = GatewayClient::Connect(session.server->endpoint(), {}, absl::Seconds(10));
   if (!client.ok()) return client.status();
   session.client = *std::move(client);
   return session;

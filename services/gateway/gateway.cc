@@ -33,7 +33,10 @@ void Gateway::Stop() {
 }
 
 int Gateway::Run(StopSignal& stop) {
-  if (absl::Status status = Listen(); !status.ok()) return PrintError(kExitPort, status);
+  if (absl::Status status = Listen(); !status.ok()) {
+    const bool is_taken = absl::IsUnavailable(status) || absl::IsFailedPrecondition(status);
+    return PrintError(is_taken ? kExitPort : kExitUsage, status);
+  }
   target_ = std::make_unique<RemoteTargetLink>(
       LinkOptions{.address = options_.target, .use_ring = options_.use_ring}, &fence_, &observer_);
   if (!options_.draft.empty()) {
@@ -55,6 +58,7 @@ int Gateway::Run(StopSignal& stop) {
 absl::Status Gateway::Listen() {
   ASSIGN_OR_RETURN(
       server_, GatewayServer::Start({.listen = options_.listen,
+                                     .security = options_.security,
                                      .max_concurrent_streams =
                                          2 * (options_.max_running + options_.max_waiting) + 256},
                                     &service_));

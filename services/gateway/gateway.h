@@ -24,7 +24,7 @@ class Gateway {
   void Stop();
 
  private:
-  // UNAVAILABLE when an address is taken.
+  // UNAVAILABLE or FAILED_PRECONDITION when an address is taken; else the options are wrong.
   absl::Status Listen();
   // False when a signal came first.
   bool WaitForTarget(StopSignal& stop);

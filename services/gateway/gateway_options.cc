@@ -11,6 +11,11 @@ absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* 
                "tandem-gateway");
   app.add_option("--listen", options.listen, "host:port or unix:/path of the service")
       ->capture_default_str();
+  app.add_option("--tls-cert", options.security.tls.certificate, "PEM of our certificate chain");
+  app.add_option("--tls-key", options.security.tls.key, "PEM of its key");
+  app.add_option("--tls-ca", options.security.tls.ca, "PEM of who signs clients: asks for mTLS");
+  app.add_flag("--insecure", options.security.allow_plaintext,
+               "plaintext also beyond this machine");
   app.add_option("--metrics-listen", options.metrics_listen, "host:port of /metrics")
       ->capture_default_str();
   app.add_option("--target", options.target, "unix:/path of the target worker")->required();

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/rpc/security.h"
 
 namespace tandem::gateway {
 
@@ -20,6 +21,7 @@ enum ExitCode : int {
 
 struct GatewayOptions {
   std::string listen = "127.0.0.1:50051";  // or "unix:/path"
+  rpc::ServerSecurity security;
   std::string metrics_listen = "127.0.0.1:9090";
   std::string target;       // "unix:/path"
   std::string draft;        // empty: none

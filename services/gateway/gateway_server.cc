@@ -6,11 +6,13 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/ipc/path_lock.h"
+#include "common/rpc/credentials.h"
 #include "common/telemetry/log.h"
 #include "grpc/grpc.h"
 #include "grpc/support/log.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/resource_quota.h"
 #include "services/gateway/request_limits.h"
 
 namespace tandem::gateway {
@@ -20,6 +22,8 @@ constexpr char kUnixPrefix[] = "unix:";
 constexpr char kLivenessService[] = "liveness";
 constexpr auto kShutdownTime = std::chrono::milliseconds(500);
 
+// Of messages that are on their way in or out, of all connections together.
+constexpr size_t kMaxBufferBytes = 256 << 20;
 constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr int kKeepaliveTimeMs = 60'000;
 constexpr int kKeepaliveTimeoutMs = 20'000;
@@ -29,6 +33,7 @@ constexpr int kMinPingIntervalMs = 10'000;
 void LogOfGrpc(gpr_log_func_args* args) { LogDebug(absl::StrCat("grpc: ", args->message)); }
 
 void Limit(const ServerOptions& options, grpc::ServerBuilder* builder) {
+  builder->SetResourceQuota(grpc::ResourceQuota("gateway").Resize(kMaxBufferBytes));
   builder->SetMaxReceiveMessageSize(kMaxRequestBytes);
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
@@ -50,6 +55,8 @@ absl::StatusOr<std::unique_ptr<GatewayServer>> GatewayServer::Start(const Server
   static const bool is_held = (grpc_init(), true);
   (void)is_held;
   gpr_set_log_function(LogOfGrpc);
+  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ServerCredentials> credentials,
+                   rpc::MakeServerCredentials(options.listen, options.security));
   std::unique_ptr<GatewayServer> server(new GatewayServer());
   const bool is_unix = absl::StartsWith(options.listen, kUnixPrefix);
   if (is_unix) {
@@ -60,7 +67,7 @@ absl::StatusOr<std::unique_ptr<GatewayServer>> GatewayServer::Start(const Server
   grpc::ServerBuilder builder;
   Limit(options, &builder);
   int port = 0;
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(options.listen, credentials, &port);
   builder.RegisterService(service);
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || port == 0) {

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/ipc/owned_fd.h"
+#include "common/rpc/security.h"
 #include "grpcpp/grpcpp.h"
 #include "services/gateway/service.h"
 
@@ -15,6 +16,7 @@ namespace tandem::gateway {
 
 struct ServerOptions {
   std::string listen;  // "host:port" or "unix:/path"
+  rpc::ServerSecurity security;
   int32_t max_concurrent_streams = 512;
 };
 
@@ -22,7 +24,8 @@ struct ServerOptions {
 // SetServing, and for "liveness", which is always SERVING.
 class GatewayServer {
  public:
-  // `service` is borrowed. UNAVAILABLE naming the address when it is taken.
+  // `service` is borrowed. UNAVAILABLE naming the address when it is taken; errors as
+  // rpc::MakeServerCredentials.
   static absl::StatusOr<std::unique_ptr<GatewayServer>> Start(const ServerOptions& options,
                                                               GatewayServiceImpl* service);
   ~GatewayServer();
