@@ -3,10 +3,10 @@
 add_library(tandem_flags INTERFACE)
 target_include_directories(tandem_flags INTERFACE ${PROJECT_SOURCE_DIR})
 # A designated initializer names what differs from the default: the rest is no mistake.
-target_compile_options(tandem_flags INTERFACE
-  -Wall -Wextra -Werror -Wno-missing-field-initializers -fno-math-errno)
 # FMA contraction would let two spellings of one sum differ: kernels say MulAdd.
-target_compile_options(tandem_flags INTERFACE -ffp-contract=off)
+set(TANDEM_CXX_OPTIONS
+  -Wall -Wextra -Werror -Wno-missing-field-initializers -fno-math-errno -ffp-contract=off)
+target_compile_options(tandem_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${TANDEM_CXX_OPTIONS}>)
 if(TANDEM_SANITIZE)
   target_compile_options(tandem_flags INTERFACE
     -fsanitize=${TANDEM_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
