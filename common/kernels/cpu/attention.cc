@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cassert>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -44,7 +45,7 @@ struct UnitView {
   int32_t PositionOf(int32_t query) const { return first_position + query / heads; }
 };
 
-// Quantizes a block of a query to signed bytes.
+// Quantizes a block of a query to signed bytes; the scale of one that is not finite is NaN.
 HWY_INLINE void QuantizeQueryBlock(const float* HWY_RESTRICT q, KvType k_type,
                                    int8_t* HWY_RESTRICT codes, float* scale, int32_t* bias) {
   int32_t wide[kKvBlock];
@@ -53,15 +54,20 @@ HWY_INLINE void QuantizeQueryBlock(const float* HWY_RESTRICT q, KvType k_type,
   const hn::Rebind<int8_t, decltype(d)> d8;
   const float largest = AbsMax(q);
   *scale = largest * (1.0f / 127);
+  *bias = 0;
+  if (std::isnan(largest)) {
+    std::fill(codes, codes + kKvBlock, 0);
+    return;
+  }
   const auto inverse = hn::Set(d, largest > 0.0f ? 127.0f / largest : 0.0f);
-  int64_t sum = 0;  // the codes of a query that is NaN are anything: 32 bits may not hold it
+  int32_t sum = 0;
   for (size_t i = 0; i < kKvBlock; i += hn::Lanes(d)) {
     const auto code = hn::NearestInt(hn::Mul(hn::Load(d, q + i), inverse));
     hn::StoreU(code, di, wide + i);
     hn::StoreU(hn::DemoteTo(d8, code), d8, codes + i);
   }
   for (const int32_t code : wide) sum += code;
-  *bias = static_cast<int32_t>(-sum * (k_type == KvType::k8 ? kK8Bias : kK4Bias));
+  *bias = -sum * (k_type == KvType::k8 ? kK8Bias : kK4Bias);
 }
 
 // Rotates, scales and quantizes the queries of a unit as its K asks for.
@@ -141,10 +147,42 @@ void PrefetchTile(const KvSource& source, int32_t start, int32_t end) {
   }
 }
 
-// Attends positions [start, end) of one split, for the queries that reach it.
-void AttendSplit(const UnitView& view, int32_t start, int32_t end, AttentionScratch& scratch) {
+// Attends the `count` positions of a tile that is unpacked, for the queries that reach it.
+void AttendTile(const UnitView& view, int32_t start, int32_t count, AttentionScratch& scratch) {
   // Expanding a V tile costs as much as converting its codes for two groups of queries.
   constexpr int32_t kExpandAbove = 2 * kQueryGroup;
+  const KvLayout& layout = *view.source.layout;
+  int32_t query = view.FirstQueryAt(start);
+  const bool is_f16 = layout.v_type == KvType::kF16;
+  const bool is_expanded = is_f16 || view.queries - query > kExpandAbove;
+  if (is_expanded && !is_f16) ExpandVTile(count, layout.head_dim, scratch);
+  // The queries of a group add all positions, those they do not attend with weight 0. But
+  // 0 x NaN is NaN: with such a value each query goes alone, up to its own position.
+  if (view.PositionOf(query) < start + count - 1 && !IsFiniteVTile(layout, count, scratch)) {
+    for (; query < view.queries; ++query) {
+      const int32_t visible = std::min(count, view.PositionOf(query) - start + 1);
+      AttendQueries<1>(view, query, start, visible, is_expanded, scratch);
+    }
+    return;
+  }
+  for (; query + 4 <= view.queries; query += 4) {
+    AttendQueries<4>(view, query, start, count, is_expanded, scratch);
+  }
+  switch (view.queries - query) {
+    case 3:
+      AttendQueries<3>(view, query, start, count, is_expanded, scratch);
+      break;
+    case 2:
+      AttendQueries<2>(view, query, start, count, is_expanded, scratch);
+      break;
+    case 1:
+      AttendQueries<1>(view, query, start, count, is_expanded, scratch);
+      break;
+  }
+}
+
+// Attends positions [start, end) of one split, for the queries that reach it.
+void AttendSplit(const UnitView& view, int32_t start, int32_t end, AttentionScratch& scratch) {
   const KvLayout& layout = *view.source.layout;
   const int64_t stride = StateStride(layout.head_dim);
   for (int32_t query = view.FirstQueryAt(start); query < view.queries; ++query) {
@@ -157,24 +195,7 @@ void AttendSplit(const UnitView& view, int32_t start, int32_t end, AttentionScra
     PrefetchTile(view.source, start + 2 * kTilePositions, view.end_position);
     UnpackKTile(view.source, start, count, scratch);
     UnpackVTile(view.source, start, count, scratch);
-    int32_t query = view.FirstQueryAt(start);
-    const bool is_f16 = layout.v_type == KvType::kF16;
-    const bool is_expanded = is_f16 || view.queries - query > kExpandAbove;
-    if (is_expanded && !is_f16) ExpandVTile(count, layout.head_dim, scratch);
-    for (; query + 4 <= view.queries; query += 4) {
-      AttendQueries<4>(view, query, start, count, is_expanded, scratch);
-    }
-    switch (view.queries - query) {
-      case 3:
-        AttendQueries<3>(view, query, start, count, is_expanded, scratch);
-        break;
-      case 2:
-        AttendQueries<2>(view, query, start, count, is_expanded, scratch);
-        break;
-      case 1:
-        AttendQueries<1>(view, query, start, count, is_expanded, scratch);
-        break;
-    }
+    AttendTile(view, start, count, scratch);
   }
 }
 

@@ -19,6 +19,7 @@
 
 #include "common/kernels/cpu/attention_scratch.h"
 #include "common/kernels/cpu/attention_source.h"
+#include "common/kernels/cpu/half-inl.h"
 #include "common/kernels/cpu/kv_region.h"
 #include "common/kernels/cpu/quad_dot-inl.h"
 
@@ -34,19 +35,14 @@ constexpr int32_t kBlockQuads = kKvBlock / kQuadBytes;
 HWY_INLINE void F16ToFloat(const uint8_t* from, int32_t count, float factor,
                            float* HWY_RESTRICT to) {
   const hn::CappedTag<float, 16> d;
-  const hn::Rebind<hwy::float16_t, decltype(d)> d16;
-  const auto* halves = reinterpret_cast<const hwy::float16_t*>(from);
   const int32_t lanes = static_cast<int32_t>(hn::Lanes(d));
   int32_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    const auto value = hn::PromoteTo(d, hn::LoadU(d16, halves + i));
-    hn::StoreU(hn::Mul(value, hn::Set(d, factor)), d, to + i);
+    hn::StoreU(hn::Mul(LoadHalves(d, from + i * 2), hn::Set(d, factor)), d, to + i);
   }
   const hn::CappedTag<float, 1> d1;
-  const hn::Rebind<hwy::float16_t, decltype(d1)> d1_16;
   for (; i < count; ++i) {
-    const auto value = hn::PromoteTo(d1, hn::Load(d1_16, halves + i));
-    hn::Store(hn::Mul(value, hn::Set(d1, factor)), d1, to + i);
+    hn::Store(hn::Mul(LoadHalves(d1, from + i * 2), hn::Set(d1, factor)), d1, to + i);
   }
 }
 
@@ -70,12 +66,10 @@ HWY_INLINE void UnpackKGroup(KvType type, const uint8_t* HWY_RESTRICT from, int3
                              int32_t p, AttentionScratch& scratch) {
   if (type == KvType::kF16) {
     const hn::CappedTag<float, kGroup> d;
-    const hn::Rebind<hwy::float16_t, decltype(d)> d16;
-    const auto* halves = reinterpret_cast<const hwy::float16_t*>(from);
-    for (int32_t dim = 0; dim < head_dim; ++dim, halves += kGroup) {
+    for (int32_t dim = 0; dim < head_dim; ++dim, from += kGroup * 2) {
       float* HWY_RESTRICT to = scratch.k.get() + dim * kTilePositions + p;
       for (size_t i = 0; i < kGroup; i += hn::Lanes(d)) {
-        hn::StoreU(hn::PromoteTo(d, hn::LoadU(d16, halves + i)), d, to + i);
+        hn::StoreU(LoadHalves(d, from + i * 2), d, to + i);
       }
     }
     return;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "common/kernels/cpu/attention_fixture.h"
@@ -220,6 +221,66 @@ TEST(AttentionTest, ZeroKeysGiveTheMeanValue) {
       for (int32_t p = 1; p < 31; ++p) std::copy_n(value.begin(), dim, &fixture.v[p * dim]);
       fixture.Append(0, 0, 31, pool);
       EXPECT_LT(RelativeError(fixture.Run(pool), value), StorageError(type)) << KvTypeName(type);
+    }
+  });
+}
+
+// What is not a number comes out as such in the rows that attend it, from K, V and query
+// alike, and leaves the bits of the others: those of earlier rows, of the same verify too.
+TEST(AttentionTest, WhatIsNotFiniteIsSeenByTheRowsThatAttendIt) {
+  constexpr float kBad[] = {std::numeric_limits<float>::quiet_NaN(),
+                            std::numeric_limits<float>::infinity(),
+                            -std::numeric_limits<float>::infinity()};
+  constexpr int32_t kContext = 70, kRows = 7, kRowFloats = 3 * 64, kVDim = 64;
+  ThreadPool pool(2);
+  ForEachTarget([&] {
+    for (const KvType type : kTypes) {
+      for (const int32_t position : {3, kContext, kContext + 4}) {
+        for (const bool in_v : {false, true}) {
+          for (const float bad : kBad) {
+            AttentionFixture fixture({.num_heads = 3,
+                                      .num_kv_heads = 1,
+                                      .k_type = type,
+                                      .v_type = type,
+                                      .sequences = {{.context = kContext, .num_rows = kRows}}},
+                                     10, pool);
+            const std::vector<float> good = fixture.Run(pool);
+            (in_v ? fixture.v : fixture.k)[position * kVDim + 40] = bad;
+            fixture.Append(0, position, position + 1, pool);
+            const std::vector<float> actual = fixture.Run(pool);
+            for (int32_t row = 0; row < kRows; ++row) {
+              const float* of_row = actual.data() + row * kRowFloats;
+              if (kContext + row < position) {
+                ASSERT_EQ(std::memcmp(of_row, &good[row * kRowFloats], kRowFloats * 4), 0)
+                    << KvTypeName(type) << (in_v ? " V " : " K ") << bad << " row " << row;
+                continue;
+              }
+              for (int32_t head = 0; head < 3; ++head) {
+                const float* out = of_row + head * 64;
+                ASSERT_TRUE(std::any_of(out, out + 64, [](float x) { return std::isnan(x); }))
+                    << KvTypeName(type) << (in_v ? " V " : " K ") << bad << " row " << row;
+              }
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST(AttentionTest, AQueryThatIsNotFiniteGivesNoNumbers) {
+  ThreadPool pool(1);
+  ForEachTarget([&] {
+    for (const KvType type : kTypes) {
+      AttentionFixture fixture(
+          {.k_type = type, .v_type = type, .sequences = {{.context = 70, .num_rows = 2}}}, 11,
+          pool);
+      fixture.q[9 * 64 + 3] = std::numeric_limits<float>::quiet_NaN();
+      fixture.q[9 * 64 + 64] = std::numeric_limits<float>::infinity();
+      const std::vector<float> actual = fixture.Run(pool);
+      for (int32_t i = 0; i < 9 * 64; ++i) ASSERT_TRUE(std::isfinite(actual[i]));
+      for (int32_t i = 9 * 64; i < 11 * 64; ++i) ASSERT_TRUE(std::isnan(actual[i]));
+      for (int32_t i = 11 * 64; i < 18 * 64; ++i) ASSERT_TRUE(std::isfinite(actual[i]));
     }
   });
 }

@@ -83,6 +83,28 @@ HWY_INLINE void UnpackVTile(const KvSource& source, int32_t start, int32_t count
   }
 }
 
+// False when a value of the tile is NaN or infinite.
+HWY_INLINE bool IsFiniteVTile(const KvLayout& layout, int32_t count,
+                              const AttentionScratch& scratch) {
+  const hn::CappedTag<float, 16> d;
+  auto zero = hn::Zero(d);  // stays so unless a value is not finite
+  const auto add = [&](const float* HWY_RESTRICT from, int32_t size) HWY_ATTR {
+    for (int32_t i = 0; i < size; i += static_cast<int32_t>(hn::Lanes(d))) {
+      const auto is_inside = hn::FirstN(d, static_cast<size_t>(size - i));
+      const auto value = hn::IfThenElseZero(is_inside, hn::Load(d, from + i));
+      zero = hn::MulAdd(value, hn::Zero(d), zero);
+    }
+  };
+  if (layout.v_type == KvType::kF16) {
+    add(scratch.v.get(), count * layout.head_dim);
+  } else {
+    for (int32_t b = 0; b < layout.head_dim / kKvBlock; ++b) {
+      add(scratch.v_scales.get() + b * kTilePositions, count);
+    }
+  }
+  return hn::GetLane(hn::SumOfLanes(d, zero)) == 0.0f;
+}
+
 // Codes as f32, where enough queries share the tile to pay for storing it.
 HWY_INLINE void ExpandVTile(int32_t count, int32_t head_dim, AttentionScratch& scratch) {
   const hn::CappedTag<float, 16> d;

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "common/kernels/cpu/half-inl.h"
 #include "common/kernels/cpu/int_dot-inl.h"
 #include "common/kernels/cpu/matmul.h"
 #include "common/kernels/cpu/packed_layout.h"
@@ -21,7 +22,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 template <PackedFormat kFormat>
 HWY_INLINE FloatVec LoadElements(const uint8_t* HWY_RESTRICT from) {
   const FloatTag df;
-  if constexpr (kFormat == PackedFormat::kF16) return LoadHalves(from);
+  if constexpr (kFormat == PackedFormat::kF16) return LoadHalves(FloatTag(), from);
   if constexpr (kFormat == PackedFormat::kBF16) {
     const hn::Rebind<uint16_t, IntTag> d16;
     const auto bits = hn::LoadU(d16, reinterpret_cast<const uint16_t*>(from));

@@ -178,13 +178,6 @@ HWY_INLINE CodeVec LoadCodes(const uint8_t* HWY_RESTRICT record, size_t part, si
 }
 #endif
 
-// As many f16 numbers as there are lanes.
-HWY_INLINE FloatVec LoadHalves(const uint8_t* HWY_RESTRICT from) {
-  const FloatTag df;
-  const hn::Rebind<hwy::float16_t, FloatTag> d16;
-  return hn::PromoteTo(df, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(from)));
-}
-
 }  // namespace tandem::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -8,9 +8,12 @@
 
 #include <hwy/highway.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
+#include "common/kernels/cpu/half-inl.h"
 #include "common/kernels/cpu/kv_region.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -18,12 +21,15 @@ namespace tandem::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr float kF16Max = 65504.0f;
+constexpr uint16_t kF16NanBits = 0x7E00;
 
 // At most a block (32 values) in a vector, whatever the target.
 using FloatTag = hn::CappedTag<float, kKvBlock>;
 
-// The bits of `value` rounded to f16, clamped to its finite range.
+// The bits of `value` rounded to f16, clamped to its finite range; NaN of what is not
+// finite: a fault of the model must come out as one, not as a large number.
 HWY_INLINE uint16_t F16Bits(float value) {
+  if (!std::isfinite(value)) return kF16NanBits;
   const hn::CappedTag<float, 1> d;
   const hn::Rebind<hwy::float16_t, decltype(d)> d16;
   const auto clamped = hn::Clamp(hn::Set(d, value), hn::Set(d, -kF16Max), hn::Set(d, kF16Max));
@@ -36,26 +42,33 @@ HWY_INLINE uint16_t F16Bits(float value) {
 
 HWY_INLINE float FloatFromF16Bits(uint16_t bits) {
   const hn::CappedTag<float, 1> d;
-  const hn::Rebind<hwy::float16_t, decltype(d)> d16;
-  hwy::float16_t half;
-  std::memcpy(&half, &bits, sizeof(bits));
-  return hn::GetLane(hn::PromoteTo(d, hn::Load(d16, &half)));
+  return hn::GetLane(LoadHalves(d, reinterpret_cast<const uint8_t*>(&bits)));
 }
 
+// The largest magnitude of a block; NaN when a value is not finite.
 HWY_INLINE float AbsMax(const float* HWY_RESTRICT x) {
   const FloatTag d;
   auto largest = hn::Zero(d);
+  auto zero = hn::Zero(d);  // stays so unless a value is not finite
   for (size_t i = 0; i < kKvBlock; i += hn::Lanes(d)) {
-    largest = hn::Max(largest, hn::Abs(hn::LoadU(d, x + i)));
+    const auto value = hn::LoadU(d, x + i);
+    largest = hn::Max(largest, hn::Abs(value));
+    zero = hn::MulAdd(value, hn::Zero(d), zero);
   }
-  return hn::GetLane(hn::MaxOfLanes(d, largest));
+  return hn::GetLane(hn::MaxOfLanes(d, largest)) + hn::GetLane(hn::SumOfLanes(d, zero));
 }
 
-// Codes in [-127, 127]; returns the bits of the scale, value = code / 128 * scale.
+// Codes in [-127, 127]; returns the bits of the scale, value = code / 128 * scale. The
+// scale of a block with a value that is not finite is NaN, here and in Quantize4.
 HWY_INLINE uint16_t Quantize8(const float* HWY_RESTRICT x, int32_t* HWY_RESTRICT codes) {
   const FloatTag d;
   const hn::RebindToSigned<FloatTag> di;
-  const uint16_t bits = F16Bits(AbsMax(x) * (128.0f / 127));
+  const float largest = AbsMax(x);
+  if (std::isnan(largest)) {
+    std::fill(codes, codes + kKvBlock, 0);
+    return kF16NanBits;
+  }
+  const uint16_t bits = F16Bits(std::min(largest, kF16Max) * (128.0f / 127));
   const float scale = FloatFromF16Bits(bits);
   const auto inverse = hn::Set(d, scale > 0.0f ? 128.0f / scale : 0.0f);
   const auto low = hn::Set(d, -127.0f);
@@ -112,13 +125,14 @@ HWY_INLINE uint16_t Quantize4(const float* HWY_RESTRICT x, int32_t* HWY_RESTRICT
   uint16_t best_bits = 0;
   float best_error = 0.0f;
   for (size_t i = 0; i < kKvBlock; ++i) best_error += x[i] * x[i];
-  for (size_t i = 0; i < kKvBlock; ++i) codes[i] = 0;
+  std::fill(codes, codes + kKvBlock, 0);
+  if (std::isnan(largest)) return kF16NanBits;
   for (const float factor : kFactors) {
     float candidate = largest * factor;
     for (int round = 0; round < 2; ++round) {
       const uint16_t bits = F16Bits(candidate);
       const float scale = FloatFromF16Bits(bits);
-      if (!(scale * scale > 0.0f)) break;  // a block of zeros, or of NaN
+      if (!(scale * scale > 0.0f)) break;  // a block of zeros
       int32_t trial[kKvBlock];
       const Fit4 fit = Assign4(x, scale, trial);
       if (fit.error < best_error) {

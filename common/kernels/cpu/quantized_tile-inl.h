@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "common/kernels/cpu/half-inl.h"
 #include "common/kernels/cpu/int_dot-inl.h"
 #include "common/kernels/cpu/matmul.h"
 #include "common/kernels/cpu/packed_layout.h"
@@ -44,14 +45,14 @@ HWY_INLINE void AddRecord(const uint8_t* HWY_RESTRICT record, size_t part,
     for (int r = 0; r < kRows; ++r) sums[r].Add(codes, x[r].codes + 4 * i);
   }
   const uint8_t* numbers = record + CodeBytes(kFormat) + 2 * part;
-  const FloatVec scale = LoadHalves(numbers);
+  const FloatVec scale = LoadHalves(FloatTag(), numbers);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
     const FloatVec factor = hn::Mul(scale, hn::Set(df, x[r].scale));
     acc[r] = hn::MulAdd(hn::ConvertTo(df, sums[r].Total()), factor, acc[r]);
   }
   if constexpr (kFormat == PackedFormat::kQ4Affine) {
-    const FloatVec min = LoadHalves(numbers + 32);
+    const FloatVec min = LoadHalves(FloatTag(), numbers + 32);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       acc[r] = hn::MulAdd(min, hn::Set(df, x[r].scaled_sum), acc[r]);

@@ -20,12 +20,13 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr float kNoScore = -1e30f;
 
 // 2^x for x <= 0; not less than 2^-126 however small x is. Relative error below 2e-7
-// (minimax polynomial of the fraction in [-0.5, 0.5]); exact at 0.
+// (minimax polynomial of the fraction in [-0.5, 0.5]); exact at 0; NaN of NaN.
 template <class D>
 HWY_INLINE hn::Vec<D> Exp2(D d, hn::Vec<D> x) {
   const hn::RebindToSigned<D> di;
   const auto shift = hn::Set(d, 12582912.0f);  // 1.5 * 2^23: the sum's unit is 1
-  x = hn::Max(x, hn::Set(d, -125.0f));
+  const auto is_nan = hn::IsNaN(x);
+  x = hn::Max(hn::IfThenZeroElse(is_nan, x), hn::Set(d, -125.0f));
   const auto shifted = hn::Add(x, shift);  // its low bits are x rounded
   const auto fraction = hn::Sub(x, hn::Sub(shifted, shift));
   auto power = hn::Set(d, 0.001326472731307149f);
@@ -35,7 +36,8 @@ HWY_INLINE hn::Vec<D> Exp2(D d, hn::Vec<D> x) {
   power = hn::MulAdd(power, fraction, hn::Set(d, 0.6931470036506653f));
   power = hn::MulAdd(power, fraction, hn::Set(d, 1.0f));
   const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
-  return hn::BitCast(d, hn::Add(hn::BitCast(di, power), exponent));
+  const auto result = hn::BitCast(d, hn::Add(hn::BitCast(di, power), exponent));
+  return hn::IfThenElse(is_nan, hn::NaN(d), result);
 }
 
 HWY_INLINE float Exp2(float x) {
