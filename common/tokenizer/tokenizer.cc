@@ -92,6 +92,10 @@ Tokenizer::Tokenizer(TokenizerSpec spec, std::vector<TokenType> types, BpeModel 
                         spec.model == TokenizerSpec::Model::kSentencePieceBpe),
       types_(std::move(types)),
       model_(std::move(model)) {
+  used_vocab_size_ = vocab_size();
+  while (used_vocab_size_ > 0 && types_[used_vocab_size_ - 1] == TokenType::kUnused) {
+    --used_vocab_size_;
+  }
   bytes_.reserve(types_.size());
   for (size_t id = 0; id < types_.size(); ++id) {
     bytes_.push_back(DecodedBytes(spec, types_[id], spec.tokens[id]));

@@ -73,6 +73,8 @@ class Tokenizer {
                      DecodeStart start = DecodeStart::kText) const;
 
   int32_t vocab_size() const { return static_cast<int32_t>(types_.size()); }
+  // Ids from here on are UNUSED, the padding of a file; vocab_size() where there is none.
+  int32_t used_vocab_size() const { return used_vocab_size_; }
   // -1 where there is none.
   int32_t bos_id() const { return bos_id_; }
   int32_t eos_id() const { return eos_id_; }
@@ -122,6 +124,7 @@ class Tokenizer {
   std::vector<std::string> texts_;  // by id, as spelled
   std::vector<std::string> bytes_;  // by id, as decoded
   std::vector<TokenType> types_;    // by id
+  int32_t used_vocab_size_ = 0;
   std::vector<bool> ends_generation_;
   absl::flat_hash_map<std::string_view, int32_t> text_ids_;  // into texts_
   SpecialMatcher special_;

@@ -58,6 +58,19 @@ TEST(ByteLevelTest, BytesWithoutATokenAreDropped) {
   EXPECT_EQ(tokenizer->TokenBytes('x', false), "");
 }
 
+// What pads a vocabulary is never chosen; an unused id between others may be.
+TEST(ByteLevelTest, UnusedIdsAtTheEndAreNotCounted) {
+  TokenizerSpec spec = TinyByteLevelSpec();
+  const auto size = static_cast<int32_t>(spec.tokens.size());
+  EXPECT_EQ(MakeTokenizer(spec)->used_vocab_size(), size);
+  for (const TokenType type : {TokenType::kUnused, TokenType::kNormal, TokenType::kUnused}) {
+    spec.tokens.push_back("<pad " + std::to_string(spec.tokens.size()) + ">");
+    spec.types.push_back(type);
+  }
+  EXPECT_EQ(MakeTokenizer(spec)->vocab_size(), size + 3);
+  EXPECT_EQ(MakeTokenizer(spec)->used_vocab_size(), size + 2);
+}
+
 TEST(ByteLevelTest, DecodeGivesEveryByteBack) {
   const auto tokenizer = MakeTokenizer(TinyByteLevelSpec());
   std::string text = "hello, w\xC3\xB6rld \xF0\x9F\xA6\x99\n";

@@ -26,9 +26,9 @@ class ServedModel {
   const std::string& name() const { return name_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   int32_t vocab_size() const { return vocab_size_; }
-  // Ids from here on have no text; 0 when all have one.
+  // Ids from here on have no text and are never chosen; 0 when all have one.
   int32_t used_vocab_size() const {
-    return tokenizer_->vocab_size() < vocab_size_ ? tokenizer_->vocab_size() : 0;
+    return tokenizer_->used_vocab_size() < vocab_size_ ? tokenizer_->used_vocab_size() : 0;
   }
   bool has_chat_template() const { return template_.has_value(); }
   absl::Span<const int32_t> end_token_ids() const { return end_token_ids_; }
