@@ -20,6 +20,7 @@ MAX_COLUMNS = 100
 # What each folder of common/ may include of the others; arrows point down only.
 ARROWS = {
     "base": set(),
+    "device": {"base"},
     "telemetry": {"base"},
     "tensor": {"base"},
     "gguf": {"base", "tensor"},
@@ -27,12 +28,12 @@ ARROWS = {
     "chat_template": {"base"},
     "kernels": set(),
     "kv": {"base"},
-    "ipc": {"base", "kv"},
+    "ipc": {"base", "device", "kv"},
     "speculation": {"base", "tensor"},
-    "model": {"base", "tensor", "gguf", "kernels", "kv"},
+    "model": {"base", "device", "tensor", "gguf", "kernels", "kv"},
     "rpc": {"base", "worker"},
-    "worker": {"base", "telemetry", "tensor", "gguf", "kernels", "kv", "ipc", "speculation",
-               "model"},
+    "worker": {"base", "device", "telemetry", "tensor", "gguf", "kernels", "kv", "ipc",
+               "speculation", "model"},
 }
 GRPC_PLACES = re.compile(
     r"^(services/\w+/(service|main|links/|grpc_|.*_service|.*_test)|services/\w+/.*(service|link|"
