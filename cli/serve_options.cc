@@ -47,6 +47,8 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
   command.add_option("--max-waiting", options.max_waiting, "requests in the queue at most")
       ->check(CLI::Range(0, 100000))
       ->capture_default_str();
+  command.add_flag("!--no-prefix-cache", options.prefix_cache,
+                   "run every prompt from its start, keep no pages of others");
   command.add_option("--log-level", options.log_level, "what the processes log")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();
@@ -89,6 +91,7 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
                absl::StrCat(options.max_running), "--max-waiting",
                absl::StrCat(options.max_waiting), "--log-level", options.log_level}};
   AddSecurity(options.security, &gateway.argv);
+  if (!options.prefix_cache) gateway.argv.push_back("--no-prefix-cache");
   if (!resolved.models.draft.empty()) {
     specs.push_back({.name = "draft",
                      .argv = {bin + "/tandem-draft", "--model", resolved.models.draft, "--listen",

@@ -29,6 +29,7 @@ struct ServeOptions {
   int32_t threads = 0;         // of each worker; 0: the machine's cores
   int32_t max_running = 16;
   int32_t max_waiting = 256;
+  bool prefix_cache = true;
   std::string log_level = "info";
   bool dry_run = false;
 };

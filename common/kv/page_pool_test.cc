@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <random>
+#include <set>
 
 #include "gtest/gtest.h"
 
@@ -46,12 +47,46 @@ TEST(KvPagePoolTest, GenerationChangesOnlyWhenHandedOutAnew) {
   EXPECT_EQ(pool.generation(page), 2u);
 }
 
+// What is kept is found again under its generation, until it is evicted.
+TEST(KvPagePoolTest, AKeptPageIsIdleUntilItIsSharedOrEvicted) {
+  KvPagePool pool(2);
+  const PageId page = pool.Allocate(Role::kTarget, 1).value()[0];
+  pool.Keep(page);
+  EXPECT_EQ(pool.num_pinned(), 1);
+  pool.Release({page});
+  EXPECT_EQ(pool.num_idle(Role::kTarget), 1);
+  EXPECT_EQ(pool.num_used(Role::kTarget), 0);
+  EXPECT_EQ(pool.num_free(), 1);
+  pool.AddRef(page);
+  EXPECT_EQ(pool.generation(page), 1u);
+  EXPECT_EQ(pool.num_idle(), 0);
+  pool.Release({page});
+  ASSERT_EQ(pool.OldestIdle(), page);
+  pool.Evict(page);
+  EXPECT_EQ(pool.num_free(), 2);
+  EXPECT_EQ(pool.num_idle(), 0);
+}
+
+// Evicting the start of a prefix first would leave pages that nobody can find.
+TEST(KvPagePoolTest, TheEndOfASequenceIsEvictedBeforeItsStart) {
+  KvPagePool pool(3);
+  const std::vector<PageId> pages = pool.Allocate(Role::kTarget, 3).value();
+  for (const PageId page : pages) pool.Keep(page);
+  pool.Release(pages);
+  for (int i = 2; i >= 0; --i) {
+    ASSERT_EQ(pool.OldestIdle(), pages[i]);
+    pool.Evict(pages[i]);
+  }
+}
+
 TEST(KvPagePoolDeathTest, OwnBugsStopTheProcess) {
   KvPagePool pool(2);
   const PageId page = pool.Allocate(Role::kTarget, 1).value()[0];
   pool.Release({page});
   EXPECT_DEATH(pool.Release({page}), "CHECK failed");
   EXPECT_DEATH(pool.AddRef(page), "CHECK failed");
+  EXPECT_DEATH(pool.Keep(page), "CHECK failed");
+  EXPECT_DEATH(pool.Evict(page), "CHECK failed");
   EXPECT_DEATH(pool.AddRef(PageId(2)), "CHECK failed");
   EXPECT_DEATH(pool.generation(PageId(-1)), "CHECK failed");
   EXPECT_DEATH(KvPagePool(0), "CHECK failed");
@@ -65,13 +100,23 @@ class PoolModel {
   }
 
   void Step() {
-    const uint32_t choice = random_() % 8;
+    const uint32_t choice = random_() % 11;
     if (choice < 3) {
       Allocate();
     } else if (choice < 5 && !references_.empty()) {
       const PageId page = references_[random_() % references_.size()];
       pool_.AddRef(page);
       references_.push_back(page);
+    } else if (choice == 5 && !references_.empty()) {
+      const PageId page = references_[random_() % references_.size()];
+      if (kept_.insert(page).second) pool_.Keep(page);
+    } else if (choice == 6 && !idle_.empty()) {
+      Evict();
+    } else if (choice == 7 && !idle_.empty()) {
+      const size_t index = random_() % idle_.size();
+      pool_.AddRef(idle_[index]);
+      references_.push_back(idle_[index]);
+      idle_.erase(idle_.begin() + index);
     } else {
       Release();
     }
@@ -105,24 +150,56 @@ class PoolModel {
     const std::vector<PageId> pages(references_.end() - count, references_.end());
     references_.resize(references_.size() - count);
     pool_.Release(pages);
+    // The last of them first.
+    for (auto page = pages.rbegin(); page != pages.rend(); ++page) {
+      const bool is_last = std::count(references_.begin(), references_.end(), *page) == 0 &&
+                           std::count(page + 1, pages.rend(), *page) == 0;
+      if (is_last && kept_.contains(*page)) idle_.push_back(*page);
+    }
+  }
+
+  void Evict() {
+    const auto role = static_cast<Role>(random_() % kNumRoles);
+    const auto oldest =
+        std::find_if(idle_.begin(), idle_.end(), [&](PageId page) { return roles_[page] == role; });
+    ASSERT_EQ(pool_.OldestIdle(), idle_.front());
+    ASSERT_EQ(pool_.OldestIdle(role),
+              oldest == idle_.end() ? std::nullopt : std::optional<PageId>(*oldest));
+    if (oldest == idle_.end()) return;
+    pool_.Evict(*oldest);
+    kept_.erase(*oldest);
+    idle_.erase(oldest);
   }
 
   void Check() {
     std::map<PageId, int> live;
     for (const PageId page : references_) ++live[page];
     int32_t used[kNumRoles] = {};
+    int32_t idle[kNumRoles] = {};
+    int32_t num_pinned = 0;
     for (const auto& [page, count] : live) {
       ++used[static_cast<int>(roles_[page])];
+      num_pinned += kept_.contains(page) ? 1 : 0;
       ASSERT_EQ(pool_.generation(page), last_generation_[static_cast<size_t>(page)]);
     }
+    for (const PageId page : idle_) {
+      ++idle[static_cast<int>(roles_[page])];
+      ASSERT_FALSE(pool_.has_references(page));
+      ASSERT_EQ(pool_.generation(page), last_generation_[static_cast<size_t>(page)]);
+    }
+    ASSERT_EQ(pool_.num_pinned(), num_pinned);
+    ASSERT_EQ(pool_.num_idle(Role::kTarget), idle[0]);
+    ASSERT_EQ(pool_.num_idle(Role::kDraft), idle[1]);
     ASSERT_EQ(pool_.num_used(Role::kTarget), used[0]);
     ASSERT_EQ(pool_.num_used(Role::kDraft), used[1]);
-    ASSERT_EQ(pool_.num_free() + used[0] + used[1], pool_.num_pages());
+    ASSERT_EQ(pool_.num_free() + used[0] + used[1] + idle[0] + idle[1], pool_.num_pages());
   }
 
   std::mt19937 random_;
   KvPagePool pool_;
   std::vector<PageId> references_;
+  std::set<PageId> kept_;
+  std::vector<PageId> idle_;  // the oldest first
   std::vector<uint32_t> last_generation_;
   std::map<PageId, Role> roles_;
 };

@@ -75,8 +75,10 @@ absl::Status SequenceTable::Open(const OpenSequence& open) {
                                                      " are, at most ", limits_.max_sequences));
   }
   absl::Status status = CheckSampling(open.sampling);
+  if (status.ok()) status = CheckCached(open);
   auto sequence = std::make_unique<Sequence>(status.ok() ? open.sampling : SamplingParams(),
                                              limits_.vocab_size);
+  if (status.ok()) sequence->sampler.Append(open.cached_token_ids);
   sequence->open_status = std::move(status);
   sequences_[open.sequence] = std::move(sequence);
   return absl::OkStatus();
@@ -126,14 +128,27 @@ absl::Status SequenceTable::CheckTokens(const SequenceStep& step, const Sequence
         absl::StrCat(Name(step.sequence), " reaches position ", step.start_position + num_tokens,
                      ", the worker holds ", limits_.max_positions, " (--ctx)"));
   }
-  for (const std::vector<int32_t>* ids : {&step.token_ids, &step.draft_token_ids}) {
-    for (const int32_t id : *ids) {
-      if (id >= 0 && id < limits_.vocab_size) continue;
-      return absl::InvalidArgumentError(absl::StrCat(Name(step.sequence), " has token id ", id,
-                                                     ", the vocabulary has ", limits_.vocab_size));
-    }
+  RETURN_IF_ERROR(CheckIds(step.sequence, step.token_ids));
+  return CheckIds(step.sequence, step.draft_token_ids);
+}
+
+absl::Status SequenceTable::CheckIds(SequenceId sequence, absl::Span<const int32_t> ids) const {
+  for (const int32_t id : ids) {
+    if (id >= 0 && id < limits_.vocab_size) continue;
+    return absl::InvalidArgumentError(absl::StrCat(Name(sequence), " has token id ", id,
+                                                   ", the vocabulary has ", limits_.vocab_size));
   }
   return absl::OkStatus();
+}
+
+absl::Status SequenceTable::CheckCached(const OpenSequence& open) const {
+  const auto num_cached = static_cast<int64_t>(open.cached_token_ids.size());
+  if (num_cached > limits_.max_positions) {
+    return absl::InvalidArgumentError(absl::StrCat(Name(open.sequence), " has ", num_cached,
+                                                   " cached tokens, the worker holds ",
+                                                   limits_.max_positions, " (--ctx)"));
+  }
+  return CheckIds(open.sequence, open.cached_token_ids);
 }
 
 absl::Status SequenceTable::CheckPages(const SequenceStep& step, const Sequence& sequence,

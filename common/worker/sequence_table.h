@@ -8,6 +8,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "common/base/ids.h"
 #include "common/kv/pool_control.h"
 #include "common/speculation/sampler.h"
@@ -38,8 +39,9 @@ class SequenceTable {
  public:
   explicit SequenceTable(const SequenceLimits& limits) : limits_(limits) {}
 
-  // Sampling that cannot be used is remembered and reported with the sequence's steps. A
-  // sequence that is open already starts anew. RESOURCE_EXHAUSTED beyond max_sequences.
+  // Sampling or cached tokens that cannot be used are remembered and reported with the
+  // sequence's steps. A sequence that is open already starts anew. RESOURCE_EXHAUSTED beyond
+  // max_sequences.
   absl::Status Open(const OpenSequence& open);
   // Unknown ids are ignored.
   void Release(SequenceId sequence) { sequences_.erase(sequence); }
@@ -62,6 +64,8 @@ class SequenceTable {
                                   const PoolControlView& pool);
 
  private:
+  absl::Status CheckIds(SequenceId sequence, absl::Span<const int32_t> ids) const;
+  absl::Status CheckCached(const OpenSequence& open) const;
   absl::Status CheckTokens(const SequenceStep& step, const Sequence& sequence,
                            int32_t num_more) const;
   absl::Status CheckPages(const SequenceStep& step, const Sequence& sequence, int64_t end_position,

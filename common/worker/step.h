@@ -19,6 +19,7 @@ struct PageEntry {
 struct OpenSequence {
   SequenceId sequence{};
   SamplingParams sampling;
+  std::vector<int32_t> cached_token_ids;  // at its start; in pages already
 };
 
 // One sequence's entry; the fields mean what they mean in proto/tandem/{target,draft}/v1.

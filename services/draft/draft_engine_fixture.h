@@ -70,7 +70,8 @@ class Bench {
   }
   void Open(int64_t id, SamplingParams params = {}) {
     params.used_vocab_size = 48;
-    EXPECT_TRUE(Run({.open = {{SequenceId(id), std::move(params)}}}).status.ok());
+    EXPECT_TRUE(
+        Run({.open = {{.sequence = SequenceId(id), .sampling = std::move(params)}}}).status.ok());
   }
 
   DraftEngine& engine() { return engine_; }

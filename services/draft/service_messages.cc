@@ -70,7 +70,10 @@ void ToMessage(const worker::ProposeResult& result, v1::SequenceResult* message)
 absl::StatusOr<worker::WorkerStep> FromMessage(const v1::ProposeRequest& request) {
   worker::WorkerStep step = {.step_id = request.step_id(), .pool_epoch = request.pool_epoch()};
   for (const v1::OpenSequence& open : request.open()) {
-    step.open.push_back({SequenceId(open.sequence_id()), FromMessage(open.sampling())});
+    step.open.push_back(
+        {.sequence = SequenceId(open.sequence_id()),
+         .sampling = FromMessage(open.sampling()),
+         .cached_token_ids = {open.cached_token_ids().begin(), open.cached_token_ids().end()}});
   }
   for (const v1::SequenceStep& message : request.sequences()) {
     absl::StatusOr<worker::SequenceStep> sequence = FromMessage(message);

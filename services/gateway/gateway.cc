@@ -106,7 +106,8 @@ void Gateway::StartEngine() {
   // The thread refuses what is too much before the engine sees it.
   auto engine = std::make_unique<Engine>(EngineOptions{.max_running = options_.max_running,
                                                        .max_waiting = max_requests,
-                                                       .max_context = options_.max_context},
+                                                       .max_context = options_.max_context,
+                                                       .prefix_cache = options_.prefix_cache},
                                          &Clock::Steady(), &model_->tokenizer(), target_.get(),
                                          draft_.get(), &fence_, &observer_);
   engine_ = std::make_unique<EngineThread>(std::move(engine), max_requests);

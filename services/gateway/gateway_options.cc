@@ -32,6 +32,8 @@ absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* 
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
   app.add_flag("!--no-ring", options.use_ring, "steps by gRPC even where a worker has a ring");
+  app.add_flag("!--no-prefix-cache", options.prefix_cache,
+               "run every prompt from its start, keep no pages of others");
   app.add_option("--log-level", options.log_level)
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();

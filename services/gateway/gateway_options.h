@@ -29,6 +29,7 @@ struct GatewayOptions {
   int32_t max_running = 16;
   int32_t max_waiting = 256;
   bool use_ring = true;
+  bool prefix_cache = true;
   absl::Duration drain_timeout = absl::Seconds(30);
   std::string log_level = "info";
 };

@@ -61,6 +61,12 @@ void MetricsObserver::OnFailed(const absl::Status& status) {
   if (absl::IsInternal(status)) LogError(absl::StrCat("a request failed: ", status.message()));
 }
 
+void MetricsObserver::OnPrefixLookup(Role role, int32_t num_tokens, int32_t num_cached) {
+  if (role != Role::kTarget) return;  // what a prompt's tokens cost
+  metrics_->Add(Metric::kPrefixCacheQueriedTokens, {}, num_tokens);
+  metrics_->Add(Metric::kPrefixCacheHitTokens, {}, num_cached);
+}
+
 void MetricsObserver::OnPreemption(std::string_view reason) {
   metrics_->Add(Metric::kPreemptions, {reason});
 }
@@ -74,7 +80,9 @@ void MetricsObserver::OnGauges(const EngineGauges& gauges) {
   metrics_->Set(Metric::kRequestsWaiting, gauges.num_waiting);
   const double used = gauges.pages_target + gauges.pages_draft;
   metrics_->Set(Metric::kKvPages, {"free"}, gauges.pages_free);
-  metrics_->Set(Metric::kKvPages, {"used"}, used);
+  metrics_->Set(Metric::kKvPages, {"used"}, used - gauges.pages_pinned);
+  metrics_->Set(Metric::kKvPages, {"cached"}, gauges.pages_idle);
+  metrics_->Set(Metric::kKvPages, {"pinned"}, gauges.pages_pinned);
   metrics_->Set(Metric::kKvUsageRatio, gauges.pages_total > 0 ? used / gauges.pages_total : 0.0);
   metrics_->Set(Metric::kWorkerUp, {"target"}, gauges.target_up ? 1 : 0);
   metrics_->Set(Metric::kWorkerUp, {"draft"}, gauges.draft_up ? 1 : 0);

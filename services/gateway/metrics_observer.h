@@ -28,6 +28,7 @@ class MetricsObserver final : public EngineObserver, public LinkObserver {
   void OnInterTokenLatency(absl::Duration since_last_commit, int32_t num_tokens) override;
   void OnFinished(const FinishedInfo& info) override;
   void OnFailed(const absl::Status& status) override;
+  void OnPrefixLookup(Role role, int32_t num_tokens, int32_t num_cached) override;
   void OnPreemption(std::string_view reason) override;
   void OnWorkerLost(Role role, const absl::Status& status) override;
   void OnGauges(const EngineGauges& gauges) override;

@@ -96,7 +96,8 @@ class Bench {
     return result.results.at(0);
   }
   void Open(int64_t id, SamplingParams params = {}) {
-    EXPECT_TRUE(Run({.open = {{SequenceId(id), std::move(params)}}}).status.ok());
+    EXPECT_TRUE(
+        Run({.open = {{.sequence = SequenceId(id), .sampling = std::move(params)}}}).status.ok());
   }
 
   TargetEngine& engine() { return *engine_; }

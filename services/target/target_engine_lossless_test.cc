@@ -78,7 +78,7 @@ void ExpectSameWithDrafts(ExecutorKind kind, float temperature, uint32_t seed) {
     params.prompt_tokens = static_cast<int32_t>(stream.prompt.size());
     stream.plain = PlainOutput(stream.prompt, kCount, params, kind);
     stream.history = stream.prompt;
-    step.open.push_back({SequenceId(id), params});
+    step.open.push_back({.sequence = SequenceId(id), .sampling = params});
   }
   int32_t num_accepted = 0;
   bool is_first = true;
@@ -143,6 +143,53 @@ TEST_P(TargetEngineLosslessTest, GreedyOutputIsTheSameWithAnyDrafts) {
 TEST_P(TargetEngineLosslessTest, CoupledOutputIsTheSameWithAnyDrafts) {
   for (int32_t seed = 100; seed < 100 + num_seeds(); ++seed) {
     ExpectSameWithDrafts(GetParam(), 1.3f, seed);
+  }
+}
+
+// A sequence that begins with pages another one filled, as the prefix cache has it: its
+// output is that of running all tokens, penalties and noise included.
+TEST_P(TargetEngineLosslessTest, APrefixInPagesOfAnotherSequenceChangesNothing) {
+  for (int32_t seed = 0; seed < num_seeds(); ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    constexpr int32_t kCount = 20;
+    const int32_t num_cached = kPagePositions * static_cast<int32_t>(1 + random() % 8);
+    const std::vector<int32_t> prefix = RandomTokens(random, num_cached);
+    std::vector<int32_t> prompt = prefix;
+    for (const int32_t id : RandomTokens(random, 1 + random() % 40)) prompt.push_back(id);
+    const int32_t length = static_cast<int32_t>(prompt.size());
+    SamplingParams params = Params(random() % 2 == 0 ? 0.0f : 1.2f, seed);
+    params.prompt_tokens = length;
+
+    Bench bench(GetParam());
+    bench.Open(1);
+    std::vector<worker::PageEntry> pages = bench.Pages(num_cached);
+    const VerifyResult filled =
+        bench.RunOne({.sequence = SequenceId(1), .token_ids = prefix, .pages = pages});
+    ASSERT_TRUE(filled.status.ok()) << filled.status;
+    for (const worker::PageEntry& page : bench.Pages(length + kCount - num_cached)) {
+      pages.push_back(page);
+    }
+    WorkerStep open;
+    open.open.push_back(
+        {.sequence = SequenceId(2), .sampling = params, .cached_token_ids = prefix});
+    ASSERT_TRUE(bench.Run(open).status.ok());
+    SequenceStep step = {.sequence = SequenceId(2),
+                         .start_position = num_cached,
+                         .token_ids = {prompt.begin() + num_cached, prompt.end()},
+                         .pages = pages,
+                         .sample = true};
+    std::vector<int32_t> output;
+    while (static_cast<int32_t>(output.size()) < kCount) {
+      const VerifyResult result = bench.RunOne(step);
+      ASSERT_TRUE(result.status.ok()) << result.status;
+      output.push_back(result.next_token_id);
+      step = {.sequence = SequenceId(2),
+              .start_position = length + static_cast<int32_t>(output.size()) - 1,
+              .token_ids = {output.back()},
+              .sample = true};
+    }
+    EXPECT_EQ(output, PlainOutput(prompt, kCount, params, GetParam()));
   }
 }
 

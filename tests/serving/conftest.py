@@ -179,5 +179,19 @@ def server():
 
 
 @pytest.fixture
+def start_server():
+    """start_server(*flags): a server of this test's own."""
+    servers = []
+
+    def start(*arguments, **kwargs):
+        servers.append(Server(*arguments, **kwargs).wait_ready())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        assert server.stop() == 0, "\n".join(server.log)
+
+
+@pytest.fixture
 def client(api, server):
     return Client(api, server.address)

@@ -68,7 +68,10 @@ void Engine::Impl::CommitOne(Entry* entry, const VerifyResult& result) {
   }
   RoleState& target = sequence->role(Role::kTarget);
   target.kv_length += entry->num_tokens;
-  if (!entry->samples) return;
+  if (!entry->samples) {
+    ShareFullPages(sequence);
+    return;
+  }
 
   // What was refused is rewound by the start position of the next step.
   target.kv_length += result.num_accepted;
@@ -83,9 +86,14 @@ void Engine::Impl::CommitOne(Entry* entry, const VerifyResult& result) {
                            result.logprobs.empty() ? nullptr : &result.logprobs[i]);
     ++num_committed;
   }
+  ShareFullPages(sequence);
   ReportProgress(*entry, num_committed, result.num_accepted);
   if (sequence->output.has_delta()) sequence->sink->OnDelta(sequence->output.TakeDelta());
   if (end) Finish(sequence, *end);
+}
+
+void Engine::Impl::ShareFullPages(Sequence* sequence) {
+  for (const Role role : {Role::kTarget, Role::kDraft}) pages_.Share(role, sequence);
 }
 
 void Engine::Impl::ReportProgress(const Entry& entry, int32_t num_committed, int32_t num_accepted) {

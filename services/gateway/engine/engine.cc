@@ -38,7 +38,7 @@ Engine::Impl::Impl(const EngineOptions& options, const Clock* clock, const Token
       draft_link_(draft),
       fence_(fence),
       observer_(observer),
-      pages_(fence) {
+      pages_(fence, options.prefix_cache) {
   target_.down_since = draft_.down_since = clock->Now();
 }
 
@@ -219,6 +219,8 @@ void Engine::Impl::ReportGauges() {
                        .pages_free = pages_.num_free(),
                        .pages_target = pages_.num_used(Role::kTarget),
                        .pages_draft = pages_.num_used(Role::kDraft),
+                       .pages_idle = pages_.num_idle(),
+                       .pages_pinned = pages_.num_pinned(),
                        .target_up = target_.facts.has_value(),
                        .draft_up = draft_.facts.has_value(),
                        .mean_draft_length = mean_draft_length_});

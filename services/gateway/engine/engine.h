@@ -30,6 +30,8 @@ struct EngineOptions {
   absl::Duration congestion_timeout = absl::Seconds(30);
   // How long requests wait for a target that is being restarted before UNAVAILABLE.
   absl::Duration target_wait = absl::Seconds(60);
+  // Keeps the pages of prompts and answers for requests that begin with the same tokens.
+  bool prefix_cache = true;
 };
 
 // Not thread-safe: one thread calls Submit, Cancel and RunOnce (the service hands

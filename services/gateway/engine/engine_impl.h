@@ -94,6 +94,8 @@ class Engine::Impl {
   // schedule.cc
   void Admit();
   bool FitsBesideOthers(const Sequence& sequence) const;
+  void AttachCached(Role role, Sequence* sequence);
+  OpenSequence Open(Role role, Sequence* sequence);
   Round Schedule();
   std::vector<Sequence*> ChooseActive();
   bool MakeRoom(int32_t num_positions, Sequence* sequence);
@@ -128,6 +130,7 @@ class Engine::Impl {
               absl::Duration round_trip);
   void CommitOne(Entry* entry, const VerifyResult& result);
   void ReportProgress(const Entry& entry, int32_t num_committed, int32_t num_accepted);
+  void ShareFullPages(Sequence* sequence);
   void FailOrReplay(Sequence* sequence, const absl::Status& status);
 
   const EngineOptions options_;

@@ -35,7 +35,9 @@ struct StepInfo {
 // Gauges, after each round.
 struct EngineGauges {
   int32_t num_running = 0, num_waiting = 0;
+  // Of sequences, by role; of the cached ones the pinned are in use, the idle are not.
   int32_t pages_total = 0, pages_free = 0, pages_target = 0, pages_draft = 0;
+  int32_t pages_idle = 0, pages_pinned = 0;
   bool target_up = false, draft_up = false;
   double mean_draft_length = 0.0;
 };
@@ -50,6 +52,8 @@ class EngineObserver {
   virtual void OnInterTokenLatency(absl::Duration since_last_commit, int32_t num_tokens) = 0;
   virtual void OnFinished(const FinishedInfo& info) = 0;
   virtual void OnFailed(const absl::Status& status) = 0;
+  // A sequence of `num_tokens` began with `num_cached` of them in the prefix cache.
+  virtual void OnPrefixLookup(Role role, int32_t num_tokens, int32_t num_cached) = 0;
   virtual void OnPreemption(std::string_view reason) = 0;
   virtual void OnWorkerLost(Role role, const absl::Status& status) = 0;
   virtual void OnGauges(const EngineGauges& gauges) = 0;

@@ -15,17 +15,18 @@ class RandomRun {
 
   void Run() {
     const int32_t num_requests = 1 + Below(8);
-    for (int32_t i = 0; i < num_requests; ++i) pending_.push_back(MakeRequest());
+    num_pending_ = num_requests;
     const bool has_faults = Below(3) > 0;
     SubmitSome();
     for (int32_t round = 0; round < 6000; ++round) {
-      if (sim_.engine.num_running() + sim_.engine.num_waiting() == 0 && pending_.empty()) break;
+      if (sim_.engine.num_running() + sim_.engine.num_waiting() == 0 && num_pending_ == 0) break;
       sim_.RunRound();
       if (Below(4) == 0) SubmitSome();
       if (has_faults && round < 2000) CauseTrouble();
       EXPECT_LE(sim_.engine.num_running(), options_.engine.max_running);
       const EngineGauges& gauges = sim_.observer.gauges;
-      EXPECT_EQ(gauges.pages_free + gauges.pages_target + gauges.pages_draft, gauges.pages_total);
+      EXPECT_EQ(gauges.pages_free + gauges.pages_idle + gauges.pages_target + gauges.pages_draft,
+                gauges.pages_total);
     }
     for (auto& client : sim_.clients) client->is_congested = false;
     EXPECT_TRUE(sim_.RunUntilIdle());
@@ -47,6 +48,7 @@ class RandomRun {
     options.engine.prefill_chunk_tokens = 8 + Below(60);
     options.engine.congestion_timeout = absl::Hours(1);
     options.engine.target_wait = absl::Hours(1);
+    options.engine.prefix_cache = Below(4) > 0;
     options.target_page_positions = 4 + Below(12);
     // A small pool holds little more than the longest prompt.
     const int32_t positions = Below(2) == 0 ? 110 + Below(60) : 3000;
@@ -67,7 +69,17 @@ class RandomRun {
     GenerationRequest request;
     const int32_t num_prompt = 1 + Below(Below(3) == 0 ? 100 : 30);
     const int32_t alphabet = Below(2) == 0 ? 3 : 250;
-    for (int32_t i = 0; i < num_prompt; ++i) request.prompt.push_back(Below(alphabet));
+    // Conversations go on from where others are.
+    if (!requests_.empty() && Below(2) == 0) {
+      const size_t index = Below(static_cast<int32_t>(requests_.size()));
+      request.prompt = requests_[index].prompt;
+      const auto& answer = sim_.clients[index]->token_ids;
+      if (Below(2) == 0) request.prompt.insert(request.prompt.end(), answer.begin(), answer.end());
+      request.prompt.resize(std::min<size_t>(request.prompt.size(), 1 + Below(100)));
+    }
+    for (int32_t i = 0; i < num_prompt && static_cast<int32_t>(request.prompt.size()) < 100; ++i) {
+      request.prompt.push_back(Below(alphabet));
+    }
     SamplingParams& sampling = request.sampling;
     sampling.seed = random_();
     if (Below(3) > 0) sampling.temperature = static_cast<float>(0.2 + Uniform());
@@ -96,11 +108,11 @@ class RandomRun {
   }
 
   void SubmitSome() {
-    for (int32_t i = Below(3); i >= 0 && !pending_.empty(); --i) {
+    for (int32_t i = Below(3); i >= 0 && num_pending_ > 0; --i) {
       SequenceId id{};
-      requests_.push_back(pending_.back());
-      SimClient* client = sim_.Submit(pending_.back(), &id);
-      pending_.pop_back();
+      requests_.push_back(MakeRequest());
+      SimClient* client = sim_.Submit(requests_.back(), &id);
+      --num_pending_;
       ids_.push_back(id);
       was_cancelled_.push_back(false);
       EXPECT_TRUE(client->error.ok()) << client->error;
@@ -208,7 +220,7 @@ class RandomRun {
   std::mt19937 random_;
   SimOptions options_;
   EngineSim sim_;
-  std::vector<GenerationRequest> pending_;
+  int32_t num_pending_ = 0;
   std::vector<GenerationRequest> requests_;
   std::vector<SequenceId> ids_;
   std::vector<bool> was_cancelled_;
@@ -227,12 +239,14 @@ TEST(EngineRandomTest, AnswersAreTheTargetsOwnWhateverHappens) {
   int32_t num_lookups = 0;
   int32_t num_target_losses = 0;
   int32_t num_draft_losses = 0;
+  int64_t num_cached[kNumRoles] = {};
   for (uint32_t seed = 1; seed <= kNumRuns; ++seed) {
     SCOPED_TRACE(seed);
     RandomRun run(seed);
     run.Run();
     if (testing::Test::HasFailure()) return;
     num_preemptions += run.num_preemptions();
+    for (int i = 0; i < kNumRoles; ++i) num_cached[i] += run.observer().num_cached_tokens[i];
     num_drafted += run.observer().sequence_steps[static_cast<int>(DraftSource::kDraft)];
     num_lookups += run.observer().sequence_steps[static_cast<int>(DraftSource::kLookup)];
     num_target_losses += run.observer().num_lost[static_cast<int>(Role::kTarget)];
@@ -240,6 +254,7 @@ TEST(EngineRandomTest, AnswersAreTheTargetsOwnWhateverHappens) {
   }
   // The runs must have been eventful.
   EXPECT_GT(num_preemptions, static_cast<int32_t>(kNumRuns / 6));
+  for (const int64_t tokens : num_cached) EXPECT_GT(tokens, static_cast<int64_t>(5 * kNumRuns));
   EXPECT_GT(num_drafted, static_cast<int32_t>(kNumRuns));
   EXPECT_GT(num_lookups, static_cast<int32_t>(kNumRuns));
   EXPECT_GT(num_target_losses, static_cast<int32_t>(kNumRuns / 6));

@@ -118,7 +118,8 @@ bool EngineSim::RunUntilIdle(int32_t max_rounds, const std::function<void()>& af
 void EngineSim::ExpectAllFree() {
   for (int32_t i = 0; i < 20; ++i) RunRound();  // releases are told
   EXPECT_EQ(engine.num_running() + engine.num_waiting(), 0);
-  EXPECT_EQ(observer.gauges.pages_free, observer.gauges.pages_total);
+  EXPECT_EQ(observer.gauges.pages_free + observer.gauges.pages_idle, observer.gauges.pages_total);
+  EXPECT_EQ(observer.gauges.pages_pinned, 0);
   EXPECT_EQ(observer.gauges.pages_target + observer.gauges.pages_draft, 0);
   EXPECT_EQ(target.num_violations, 0) << target.last_violation;
   EXPECT_EQ(draft.num_violations, 0) << draft.last_violation;

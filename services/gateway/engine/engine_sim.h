@@ -166,7 +166,10 @@ class SimClient final : public GenerationSink {
 // Counts what the engine tells.
 class SimObserver final : public EngineObserver {
  public:
-  void OnStep(const StepInfo& info) override { ++num_steps[static_cast<int>(info.role)]; }
+  void OnStep(const StepInfo& info) override {
+    ++num_steps[static_cast<int>(info.role)];
+    if (on_step) on_step(info);
+  }
   void OnSequenceStep(const SequenceStepInfo& info) override {
     ++sequence_steps[static_cast<int>(info.source)];
     if (!info.bypass_reason.empty()) ++bypass_reasons[std::string(info.bypass_reason)];
@@ -175,14 +178,19 @@ class SimObserver final : public EngineObserver {
   void OnInterTokenLatency(absl::Duration, int32_t) override {}
   void OnFinished(const FinishedInfo&) override { ++num_finished; }
   void OnFailed(const absl::Status&) override { ++num_failed; }
+  void OnPrefixLookup(Role role, int32_t, int32_t num_cached) override {
+    num_cached_tokens[static_cast<int>(role)] += num_cached;
+  }
   void OnPreemption(std::string_view reason) override { ++preemptions[std::string(reason)]; }
   void OnWorkerLost(Role role, const absl::Status&) override { ++num_lost[static_cast<int>(role)]; }
   void OnGauges(const EngineGauges& latest) override { gauges = latest; }
 
+  std::function<void(const StepInfo&)> on_step;
   int32_t num_steps[kNumRoles] = {};
   int32_t sequence_steps[3] = {};
   int32_t num_first_tokens = 0, num_finished = 0, num_failed = 0;
   int32_t num_lost[kNumRoles] = {};
+  int64_t num_cached_tokens[kNumRoles] = {};
   std::map<std::string, int32_t> bypass_reasons;
   std::map<std::string, int32_t> preemptions;
   EngineGauges gauges;

@@ -1,10 +1,13 @@
 #include "services/gateway/engine/page_planner.h"
 
+#include <algorithm>
+
 #include "common/base/check.h"
 
 namespace tandem::gateway {
 
 void PagePlanner::Reset(const PoolFacts& facts) {
+  for (const Role role : {Role::kTarget, Role::kDraft}) ForgetCached(role);
   TANDEM_CHECK(!pool_ || (pool_->num_free() == pool_->num_pages() &&
                           num_free_slots() == facts_.num_draft_probs_slots));
   facts_ = facts;
@@ -29,7 +32,11 @@ bool PagePlanner::Grow(Role role, int32_t num_positions, int32_t keep_free, Sequ
   std::vector<PageId>& pages = sequence->role(role).pages;
   const int32_t num_more = PagesFor(role, num_positions) - static_cast<int32_t>(pages.size());
   if (num_more <= 0) return true;
-  if (num_free() - keep_free < num_more) return false;
+  if (num_available() - keep_free < num_more) return false;
+  while (num_free() < num_more) {
+    const PageId oldest = *pool_->OldestIdle();
+    Evict(pool_->role(oldest), oldest);
+  }
   const std::vector<PageId> allocated = pool_->Allocate(role, num_more).value();
   for (const PageId page : allocated) {
     fence_->SetGeneration(page, pool_->generation(page));
@@ -44,6 +51,86 @@ void PagePlanner::Drop(Role role, Sequence* sequence) {
   state.pages.clear();
   state.num_pages_sent = 0;
   state.kv_length = 0;
+  state.num_pages_shared = 0;
+  state.prefix = kEmptyPrefix;
+}
+
+absl::Span<const int32_t> PagePlanner::TokensOfPage(Role role, const Sequence& sequence,
+                                                    int32_t page) const {
+  const int32_t per_page = positions_per_page_[static_cast<int>(role)];
+  return absl::MakeConstSpan(sequence.tokens).subspan(int64_t{page} * per_page, per_page);
+}
+
+int32_t PagePlanner::Attach(Role role, Sequence* sequence) {
+  RoleState& state = sequence->role(role);
+  TANDEM_CHECK(state.pages.empty() && state.kv_length == 0);
+  if (!has_cache_) return 0;
+  const int32_t per_page = positions_per_page_[static_cast<int>(role)];
+  const int32_t most = (sequence->length() - 1) / per_page;
+  while (state.num_pages_shared < most) {
+    const std::optional<PrefixIndex::Entry> found =
+        index(role).Find(state.prefix, TokensOfPage(role, *sequence, state.num_pages_shared));
+    if (!found.has_value()) break;
+    pool_->AddRef(found->page);
+    state.pages.push_back(found->page);
+    state.prefix = found->prefix;
+    ++state.num_pages_shared;
+  }
+  state.kv_length = state.num_pages_shared * per_page;
+  return state.kv_length;
+}
+
+int32_t PagePlanner::NumPagesHeldByOthers(Role role, const Sequence& sequence) const {
+  if (!has_cache_) return 0;
+  const int32_t most = (sequence.length() - 1) / positions_per_page_[static_cast<int>(role)];
+  PrefixId prefix = kEmptyPrefix;
+  int32_t count = 0;
+  while (count < most) {
+    const auto found = index(role).Find(prefix, TokensOfPage(role, sequence, count));
+    if (!found.has_value() || !pool_->has_references(found->page)) break;
+    prefix = found->prefix;
+    ++count;
+  }
+  return count;
+}
+
+void PagePlanner::Share(Role role, Sequence* sequence) {
+  if (!has_cache_) return;
+  RoleState& state = sequence->role(role);
+  if (state.kv_length == 0) return;
+  // Tokens behind the end of the answer may have run too; they are nobody's prefix.
+  const int32_t num_full =
+      std::min(state.kv_length, sequence->length()) / positions_per_page_[static_cast<int>(role)];
+  for (; state.num_pages_shared < num_full; ++state.num_pages_shared) {
+    PageId& page = state.pages[state.num_pages_shared];
+    const auto tokens = TokensOfPage(role, *sequence, state.num_pages_shared);
+    const auto found = index(role).Find(state.prefix, tokens);
+    if (!found.has_value()) {
+      pool_->Keep(page);
+      state.prefix = index(role).Insert(state.prefix, tokens, page);
+      continue;
+    }
+    pool_->AddRef(found->page);
+    pool_->Release({page});
+    page = found->page;
+    state.prefix = found->prefix;
+    state.num_pages_sent = std::min(state.num_pages_sent, state.num_pages_shared);
+  }
+}
+
+void PagePlanner::Evict(Role role, PageId page) {
+  index(role).Remove(page);
+  pool_->Evict(page);
+  ++num_evicted_[static_cast<int>(role)];
+}
+
+void PagePlanner::ForgetCached(Role role) {
+  while (pool_ && pool_->num_idle(role) > 0) {
+    const PageId page = *pool_->OldestIdle(role);
+    index(role).Remove(page);
+    pool_->Evict(page);
+  }
+  TANDEM_CHECK(index(role).size() == 0);
 }
 
 bool PagePlanner::TakeSlot(Sequence* sequence) {

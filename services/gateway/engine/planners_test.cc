@@ -42,7 +42,7 @@ TEST(PagePlannerTest, GrowsOnDemandAndPublishesGenerationsFirst) {
   pool.draft_probs.resize(1);
   pool.Recreate();
   SimFence fence(&pool);
-  PagePlanner pages(&fence);
+  PagePlanner pages(&fence, /*has_cache=*/false);
   pages.Reset(fence.Facts().value());
   pages.SetPositionsPerPage(Role::kTarget, 8);
   pages.SetPositionsPerPage(Role::kDraft, 4);

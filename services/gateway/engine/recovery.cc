@@ -71,6 +71,7 @@ void Engine::Impl::LoseTarget(const absl::Status& status) {
   };
   forget(running_);
   forget(waiting_);
+  pages_.ForgetCached(Role::kTarget);
 }
 
 void Engine::Impl::ForgetDrafts() {
@@ -83,6 +84,7 @@ void Engine::Impl::ForgetDrafts() {
   };
   forget(running_);
   forget(waiting_);
+  pages_.ForgetCached(Role::kDraft);
 }
 
 // Nobody waits for a draft: sequences go on without, and it is filled again from their

@@ -107,15 +107,24 @@ void Engine::Impl::RefusedByDraft(Sequence* sequence) {
   sequence->ForgetKv(Role::kDraft);  // opened anew the next time
 }
 
+OpenSequence Engine::Impl::Open(Role role, Sequence* sequence) {
+  RoleState& state = sequence->role(role);
+  state.is_open = true;
+  state.must_reopen = false;
+  const auto first = sequence->tokens.begin();
+  return {.sequence = sequence->id,
+          .sampling = sequence->request.sampling,
+          .cached_token_ids = {first, first + state.kv_length}};
+}
+
 WorkerStep Engine::Impl::VerifyStepOf(const Round& round) {
   WorkerStep verify;
   verify.release = std::exchange(target_.release, {});
   for (const Entry& entry : round.entries) {
     Sequence* sequence = entry.sequence;
     RoleState& state = sequence->role(Role::kTarget);
-    if (!state.is_open) {
-      verify.open.push_back({sequence->id, sequence->request.sampling});
-      state.is_open = true;
+    if (!state.is_open || state.must_reopen) {
+      verify.open.push_back(Open(Role::kTarget, sequence));
     }
     SequenceStep step{.sequence = sequence->id, .start_position = state.kv_length};
     const auto first = sequence->tokens.begin() + state.kv_length;
@@ -135,8 +144,8 @@ WorkerStep Engine::Impl::VerifyStepOf(const Round& round) {
 void Engine::Impl::Start(Sequence* sequence) {
   sequence->is_started = true;
   sequence->first_step = clock_->Now();
-  sequence->sink->OnStarted(
-      {.cached_tokens = 0, .queue_time = sequence->first_step - sequence->request.arrival});
+  sequence->sink->OnStarted({.cached_tokens = sequence->info.cached_tokens,
+                             .queue_time = sequence->first_step - sequence->request.arrival});
 }
 
 void Engine::Impl::RunRound(Round* round) {

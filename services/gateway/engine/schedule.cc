@@ -33,21 +33,38 @@ void Engine::Impl::Admit() {
         std::upper_bound(running_.begin(), running_.end(), sequence->id,
                          [](SequenceId id, const auto& other) { return id < other->id; });
     sequence->is_running = true;
+    for (const Role role : {Role::kTarget, Role::kDraft}) AttachCached(role, sequence);
+    if (!sequence->is_started) {
+      sequence->info.cached_tokens = sequence->role(Role::kTarget).kv_length;
+    }
     running_.insert(place, std::move(waiting_.front()));
     waiting_.pop_front();
   }
+}
+
+// Begins it with what others have left in the prefix cache. Not after a failure: what was
+// refused once is made anew.
+void Engine::Impl::AttachCached(Role role, Sequence* sequence) {
+  const bool is_draft = role == Role::kDraft;
+  if (is_draft && (!draft_.facts || !sequence->may_use_draft())) return;
+  if ((is_draft ? sequence->num_draft_failures : sequence->num_replays) > 0) return;
+  const int32_t num_cached = pages_.Attach(role, sequence);
+  if (num_cached > 0) sequence->role(role).must_reopen = true;
+  observer_->OnPrefixLookup(role, sequence->length(), num_cached);
 }
 
 // Whether there are pages for all its tokens, next to what the running ones still lack for
 // theirs. Pages of drafts count as free.
 bool Engine::Impl::FitsBesideOthers(const Sequence& sequence) const {
   if (running_.empty()) return true;
-  int32_t available = pages_.num_free() + pages_.num_used(Role::kDraft);
+  int32_t available = pages_.num_available() + pages_.num_used(Role::kDraft);
   for (const auto& other : running_) {
     const int32_t held = static_cast<int32_t>(other->role(Role::kTarget).pages.size());
     available -= std::max(0, pages_.PagesFor(Role::kTarget, other->length() + 1) - held);
   }
-  return pages_.PagesFor(Role::kTarget, sequence.length() + 1) <= available;
+  return pages_.PagesFor(Role::kTarget, sequence.length() + 1) -
+             pages_.NumPagesHeldByOthers(Role::kTarget, sequence) <=
+         available;
 }
 
 // Running sequences whose client reads. One that was there each time the target died runs

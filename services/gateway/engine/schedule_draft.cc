@@ -22,6 +22,8 @@ bool MayTryDraft(const Sequence& sequence) {
 std::string_view Engine::Impl::WhyNoDraft(Sequence* sequence) {
   if (!draft_.facts) return bypass::kDraftDown;
   if (!MayTryDraft(*sequence)) return bypass::kDraftFailed;
+  const RoleState& state = sequence->role(Role::kDraft);
+  if (state.pages.empty() && state.kv_length == 0) AttachCached(Role::kDraft, sequence);
   const int32_t length = sequence->length();
   if (length + MaxDraftTokens(*sequence) > draft_.facts->context_length) {
     return bypass::kDraftContext;
@@ -58,9 +60,8 @@ bool Engine::Impl::AddToPropose(Sequence* sequence, int32_t num_tokens, const Dr
   if (plan.num_draft_tokens > 0 && sequence->needs_draft_probs()) {
     step.draft_probs_slot = sequence->draft_probs_slot;
   }
-  if (!state.is_open) {
-    round->propose.open.push_back({sequence->id, sequence->request.sampling});
-    state.is_open = true;
+  if (!state.is_open || state.must_reopen) {
+    round->propose.open.push_back(Open(Role::kDraft, sequence));
   }
   pages_.FillPages(Role::kDraft, sequence, &step);
   round->propose.sequences.push_back(std::move(step));

@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/base/ids.h"
+#include "common/kv/prefix_index.h"
 #include "common/speculation/controller.h"
 #include "common/speculation/lookup.h"
 #include "services/gateway/engine/output_assembler.h"
@@ -20,9 +21,13 @@ namespace tandem::gateway {
 // What one worker has of a sequence.
 struct RoleState {
   bool is_open = false;        // the worker was told its sampling
+  bool must_reopen = false;    // it has to be told again, with tokens that are cached
   int32_t kv_length = 0;       // tokens whose KV is right
   std::vector<PageId> pages;   // one reference each
   int32_t num_pages_sent = 0;  // entries of its page table that the worker knows
+  // The first pages are in the prefix cache: how many, and the prefix they end with.
+  int32_t num_pages_shared = 0;
+  PrefixId prefix = kEmptyPrefix;
 };
 
 struct SequenceLimits {

@@ -90,6 +90,7 @@ absl::Status SimWorker::BeginStep(const WorkerStep& step, absl::Duration timeout
     sequences_[open.sequence] = {
         .sampler = std::make_unique<TokenSampler>(open.sampling, options_.facts.vocab_size),
         .pages = {}};
+    sequences_[open.sequence].sampler->Append(open.cached_token_ids);
   }
   return absl::OkStatus();
 }

@@ -23,6 +23,7 @@ struct PageEntry {
 struct OpenSequence {
   SequenceId sequence{};
   SamplingParams sampling;
+  std::vector<int32_t> cached_token_ids;  // at its start; in pages already
 };
 
 struct SequenceStep {

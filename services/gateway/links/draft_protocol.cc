@@ -63,6 +63,8 @@ void DraftProtocol::ToMessage(const WorkerStep& step, Request* request) {
     v1::OpenSequence* message = request->add_open();
     message->set_sequence_id(static_cast<int64_t>(open.sequence));
     ToSamplingMessage(open.sampling, message->mutable_sampling());
+    message->mutable_cached_token_ids()->Add(open.cached_token_ids.begin(),
+                                             open.cached_token_ids.end());
   }
   for (const SequenceStep& sequence : step.sequences) {
     v1::SequenceStep* message = request->add_sequences();

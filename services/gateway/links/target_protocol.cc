@@ -62,6 +62,8 @@ void TargetProtocol::ToMessage(const WorkerStep& step, Request* request) {
     v1::OpenSequence* message = request->add_open();
     message->set_sequence_id(static_cast<int64_t>(open.sequence));
     ToSamplingMessage(open.sampling, message->mutable_sampling());
+    message->mutable_cached_token_ids()->Add(open.cached_token_ids.begin(),
+                                             open.cached_token_ids.end());
     message->mutable_sampling()->set_logprobs(open.sampling.logprobs);
     message->mutable_sampling()->set_top_logprobs(open.sampling.top_logprobs);
   }

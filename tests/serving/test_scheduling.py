@@ -1,0 +1,37 @@
+"""Many requests at once: the prefix cache, queues, overload."""
+
+
+import pytest
+
+TEXT = "The lighthouse keeper wrote down every ship that passed, its flag and its hour. " * 12
+
+
+def cached(finished):
+    return finished.usage.cached_tokens
+
+
+def test_a_second_turn_runs_only_what_is_new(client):
+    chat = [("user", TEXT + "Who passed first?")]
+    answer, _, first = client.generate(chat=chat, max_tokens=40)
+    chat += [("assistant", answer), ("user", "And then?")]
+    again = client.generate(chat=chat, max_tokens=24)
+    known = first.usage.prompt_tokens + first.usage.output_tokens
+    # Whole pages of 32 of what has run; the end of the first answer may be spelt anew.
+    assert cached(again[2]) >= first.usage.prompt_tokens // 32 * 32
+    assert cached(again[2]) <= known
+    assert cached(again[2]) >= 0.7 * again[2].usage.prompt_tokens
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.9, "seed": 5,
+                                           "repetition_penalty": 1.2}])
+def test_answers_are_the_same_with_and_without_the_cache(api, client, start_server, sampling):
+    from conftest import Client
+
+    plain = Client(api, start_server("--no-prefix-cache").address)
+    for question in ("Who?", "When?", "Where was it?"):
+        chat = [("system", TEXT), ("user", question)]
+        for _ in range(2):
+            with_cache = client.generate(chat=chat, max_tokens=32, **sampling)
+        without = plain.generate(chat=chat, max_tokens=32, **sampling)
+        assert with_cache[1] == without[1]
+        assert cached(with_cache[2]) > 150 and cached(without[2]) == 0
