@@ -51,14 +51,34 @@ void DeviceLedger::Remove(MemoryKind kind, int64_t bytes) {
   bytes_[static_cast<size_t>(kind)] -= bytes;
 }
 
+absl::StatusOr<LedgerClaim> LedgerClaim::Make(DeviceLedger* ledger, MemoryKind kind,
+                                              int64_t bytes) {
+  LedgerClaim claim;
+  RETURN_IF_ERROR(ledger->Add(kind, bytes));
+  claim.ledger_ = ledger;
+  claim.kind_ = kind;
+  claim.bytes_ = bytes;
+  return claim;
+}
+
+LedgerClaim& LedgerClaim::operator=(LedgerClaim&& other) noexcept {
+  std::swap(ledger_, other.ledger_);
+  std::swap(kind_, other.kind_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+LedgerClaim::~LedgerClaim() {
+  if (ledger_ != nullptr) ledger_->Remove(kind_, bytes_);
+}
+
 absl::StatusOr<DeviceBuffer> DeviceBuffer::Allocate(DeviceLedger* ledger, MemoryKind kind,
                                                     int64_t num_bytes) {
   DeviceBuffer buffer;
   if (num_bytes == 0) return buffer;
-  RETURN_IF_ERROR(ledger->Add(kind, num_bytes));
+  ASSIGN_OR_RETURN(buffer.claim_, LedgerClaim::Make(ledger, kind, num_bytes));
   void* data = nullptr;
   if (const cudaError_t error = cudaMalloc(&data, num_bytes); error != cudaSuccess) {
-    ledger->Remove(kind, num_bytes);
     cudaGetLastError();  // the next call shall not see it
     if (error == cudaErrorMemoryAllocation) {
       return absl::ResourceExhaustedError(absl::StrCat("no room for ", num_bytes >> 20, " MiB of ",
@@ -66,8 +86,6 @@ absl::StatusOr<DeviceBuffer> DeviceBuffer::Allocate(DeviceLedger* ledger, Memory
     }
     return CudaStatus(error, "allocating device memory");
   }
-  buffer.ledger_ = ledger;
-  buffer.kind_ = kind;
   buffer.num_bytes_ = num_bytes;
   buffer.data_ = static_cast<uint8_t*>(data);
   return buffer;
@@ -76,17 +94,14 @@ absl::StatusOr<DeviceBuffer> DeviceBuffer::Allocate(DeviceLedger* ledger, Memory
 DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept { *this = std::move(other); }
 
 DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
-  std::swap(ledger_, other.ledger_);
-  std::swap(kind_, other.kind_);
+  std::swap(claim_, other.claim_);
   std::swap(num_bytes_, other.num_bytes_);
   std::swap(data_, other.data_);
   return *this;
 }
 
 DeviceBuffer::~DeviceBuffer() {
-  if (data_ == nullptr) return;
-  cudaFree(data_);
-  ledger_->Remove(kind_, num_bytes_);
+  if (data_ != nullptr) cudaFree(data_);
 }
 
 }  // namespace tandem

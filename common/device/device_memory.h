@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -26,12 +27,28 @@ class DeviceLedger {
   int64_t budget_bytes() const { return budget_bytes_; }
 
  private:
-  friend class DeviceBuffer;
+  friend class LedgerClaim;
   absl::Status Add(MemoryKind kind, int64_t bytes);
   void Remove(MemoryKind kind, int64_t bytes);
 
   const int64_t budget_bytes_;
   std::array<std::atomic<int64_t>, kNumMemoryKinds> bytes_ = {};
+};
+
+// Bytes of the ledger, held until the end. Movable.
+class LedgerClaim {
+ public:
+  LedgerClaim() = default;
+  // RESOURCE_EXHAUSTED naming the kind and what is held when it does not fit the budget.
+  static absl::StatusOr<LedgerClaim> Make(DeviceLedger* ledger, MemoryKind kind, int64_t bytes);
+  LedgerClaim(LedgerClaim&& other) noexcept { *this = std::move(other); }
+  LedgerClaim& operator=(LedgerClaim&& other) noexcept;
+  ~LedgerClaim();
+
+ private:
+  DeviceLedger* ledger_ = nullptr;
+  MemoryKind kind_ = MemoryKind::kWorkspace;
+  int64_t bytes_ = 0;
 };
 
 // One allocation on the device that is current when it is made. Movable.
@@ -54,8 +71,7 @@ class DeviceBuffer {
   }
 
  private:
-  DeviceLedger* ledger_ = nullptr;
-  MemoryKind kind_ = MemoryKind::kWorkspace;
+  LedgerClaim claim_;
   int64_t num_bytes_ = 0;
   uint8_t* data_ = nullptr;
 };

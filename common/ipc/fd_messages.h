@@ -15,7 +15,7 @@
 namespace tandem::internal {
 
 inline constexpr uint64_t kFdMagic = 0x3158454644544e54;  // "TNTDFEX1"
-inline constexpr uint32_t kFdProtocolVersion = 1;
+inline constexpr uint32_t kFdProtocolVersion = 2;
 inline constexpr int kMaxFds = 4;
 
 struct FdRequest {
@@ -32,6 +32,13 @@ struct FdReply {
   int32_t num_fds;
   int64_t epoch;
   char message[232];  // ends with 0
+};
+
+// After a reply that hands out pages on a device, from a client that opened them; the
+// server answers with an FdReply.
+struct PagesReport {
+  uint64_t magic;
+  uint64_t probe;  // what the client filled its half of the probe area with
 };
 
 // Waits until `fd` has one of `events`; DEADLINE_EXCEEDED.

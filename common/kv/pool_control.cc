@@ -10,7 +10,7 @@ namespace tandem {
 namespace {
 
 constexpr uint64_t kMagic = 0x314c4f4f504d4454;  // "TDMPOOL1"
-constexpr uint32_t kLayoutVersion = 1;
+constexpr uint32_t kLayoutVersion = 2;
 constexpr int64_t kPageAlignment = 4096;  // page 0 starts a page of the machine
 constexpr int32_t kMaxPages = 1 << 24;
 constexpr int32_t kMaxSlots = 1 << 12;
@@ -46,7 +46,8 @@ absl::StatusOr<Offsets> Plan(const PoolGeometry& geometry) {
   offsets.pages =
       RoundUp(offsets.slots + int64_t{sizeof(DraftProbsSlot)} * geometry.num_draft_probs_slots,
               kPageAlignment);
-  offsets.total = offsets.pages + geometry.page_bytes * geometry.num_pages;
+  const bool on_host = geometry.page_memory == PageMemory::kHost;
+  offsets.total = offsets.pages + (on_host ? geometry.pages_bytes() : 0);
   return offsets;
 }
 
@@ -99,7 +100,8 @@ absl::StatusOr<PoolControlView> PoolControlView::Create(absl::Span<uint8_t> memo
       .pages_offset = offsets.pages,
       .total_bytes = offsets.total,
       .num_draft_probs_slots = geometry.num_draft_probs_slots,
-      .reserved = 0,
+      .page_memory = static_cast<int32_t>(geometry.page_memory),
+      .device_pages = {},
   };
   std::memcpy(memory.data(), &header, sizeof(header));
   return Open(memory, offsets.total);
@@ -120,11 +122,17 @@ absl::StatusOr<PoolControlView> PoolControlView::Open(absl::Span<uint8_t> memory
         absl::StrCat("the pool is of another build (layout version ", header.layout_version,
                      ", ours is ", kLayoutVersion, "): start all processes from one build"));
   }
+  if (header.page_memory != static_cast<int32_t>(PageMemory::kHost) &&
+      header.page_memory != static_cast<int32_t>(PageMemory::kDevice)) {
+    return absl::DataLossError(absl::StrCat("no pool's pages are in memory ", header.page_memory));
+  }
   PoolControlView view;
+  view.header_ = reinterpret_cast<PoolControlHeader*>(memory.data());
   view.geometry_ = {.epoch = header.epoch,
                     .num_pages = header.num_pages,
                     .page_bytes = header.page_bytes,
-                    .num_draft_probs_slots = header.num_draft_probs_slots};
+                    .num_draft_probs_slots = header.num_draft_probs_slots,
+                    .page_memory = static_cast<PageMemory>(header.page_memory)};
   const absl::StatusOr<Offsets> offsets = Plan(view.geometry_);
   if (!offsets.ok()) return absl::DataLossError(offsets.status().message());
   if (header.generations_offset != offsets->generations || header.slots_offset != offsets->slots ||

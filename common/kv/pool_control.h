@@ -1,7 +1,7 @@
 // The control block of the shared page pool: what draft, target and gateway all see.
 //
 // The pool is one piece of shared memory. The control block is at its start, the pages
-// follow at `pages_offset`:
+// follow at `pages_offset`, unless they are in the memory of a device:
 //
 //   0                  PoolControlHeader
 //   generations_offset generations[num_pages], atomic uint32: of the present holder
@@ -50,6 +50,20 @@ struct DraftProbsSlot {
   DraftProbsRow rows[kMaxDraftTokens];
 };
 
+// Where the pages are.
+enum class PageMemory : int32_t { kHost = 0, kDevice = 1 };
+
+// How a process opens pages in the memory of a device; `transport` and the bytes mean
+// something to common/ipc only.
+struct DevicePagesHandle {
+  int32_t transport;
+  int32_t reserved;
+  int64_t num_bytes;  // of the pages and the probe area behind them
+  uint64_t probe;     // what the probe area was filled with
+  uint8_t device_uuid[16];
+  uint8_t ipc_handle[64];
+};
+
 struct PoolControlHeader {
   uint64_t magic;
   uint32_t layout_version;
@@ -62,7 +76,8 @@ struct PoolControlHeader {
   int64_t pages_offset;
   int64_t total_bytes;
   int32_t num_draft_probs_slots;
-  int32_t reserved;
+  int32_t page_memory;
+  DevicePagesHandle device_pages;  // kDevice; written before the pool is handed out
 };
 
 // What a pool is made with.
@@ -71,6 +86,9 @@ struct PoolGeometry {
   int32_t num_pages = 0;
   int64_t page_bytes = 0;  // a multiple of 64
   int32_t num_draft_probs_slots = 0;
+  PageMemory page_memory = PageMemory::kHost;
+
+  int64_t pages_bytes() const { return page_bytes * num_pages; }
 };
 
 // Changes with every change of the structures above; two processes share a pool only
@@ -84,8 +102,8 @@ class PoolControlView {
  public:
   PoolControlView() = default;
 
-  // Bytes before page 0, and of the whole pool; INVALID_ARGUMENT with the numbers for a
-  // geometry that cannot be.
+  // Bytes before page 0, and of the whole shared memory (without pages on a device);
+  // INVALID_ARGUMENT with the numbers for a geometry that cannot be.
   static absl::StatusOr<int64_t> ControlBytes(const PoolGeometry& geometry);
   static absl::StatusOr<int64_t> TotalBytes(const PoolGeometry& geometry);
 
@@ -110,8 +128,13 @@ class PoolControlView {
   // by a peer: it checks every number.
   DraftProbsSlot* draft_probs_slot(int32_t slot) const;
 
+  // kDevice: how to open the pages. What a reader gets was written by a peer.
+  DevicePagesHandle device_pages() const { return header_->device_pages; }
+  void SetDevicePages(const DevicePagesHandle& handle) { header_->device_pages = handle; }
+
  private:
   PoolGeometry geometry_;
+  PoolControlHeader* header_ = nullptr;
   int64_t pages_offset_ = 0;
   std::atomic<uint32_t>* generations_ = nullptr;  // [num_pages]
   DraftProbsSlot* slots_ = nullptr;               // [num_draft_probs_slots]
