@@ -38,7 +38,7 @@ SharingFacts GatherSharingFacts(pid_t peer, const std::string& device_name) {
   if (peer > 0) {
     const std::string proc = absl::StrCat("/proc/", peer);
     facts.same_pid_namespace = IsSameFile("/proc/self/ns/pid", proc + "/ns/pid");
-    facts.same_shared_memory = IsSameFile("/dev/shm", proc + "/root/dev/shm");
+    facts.same_shared_memory = IsSameFile("/dev/shm", absl::StrCat(proc, "/root", "/dev/shm"));
   }
   return facts;
 }
