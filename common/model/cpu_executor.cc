@@ -7,13 +7,11 @@
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
 #include "common/model/cpu_forward.h"
+#include "common/model/step_checks.h"
 #include "common/model/weights.h"
 
 namespace tandem {
 namespace {
-
-// More than any page that is worth having; keeps the products small.
-constexpr int64_t kMaxPagePositions = 1 << 20;
 
 absl::Status CheckOptions(const CpuExecutorOptions& options) {
   const ExecutorLimits& limits = options.limits;
@@ -52,7 +50,7 @@ class CpuExecutor final : public Executor {
   absl::Status AttachKv(const KvMemory& memory) override;
 
   absl::Status Forward(absl::Span<const StepSequence> sequences) override {
-    RETURN_IF_ERROR(Validate(sequences));
+    RETURN_IF_ERROR(CheckStep(sequences, limits_, config_, layout_, memory_));
     if (sequences.empty()) return absl::OkStatus();
     forward_.Run(sequences, memory_, layout_);
     return absl::OkStatus();
@@ -64,9 +62,6 @@ class CpuExecutor final : public Executor {
   }
 
  private:
-  absl::Status Validate(absl::Span<const StepSequence> sequences) const;
-  absl::Status ValidateSequence(const StepSequence& sequence) const;
-
   ModelConfig config_;
   ExecutorLimits limits_;
   int32_t page_positions_;  // as asked for; 0: fitted to the pool
@@ -78,73 +73,8 @@ class CpuExecutor final : public Executor {
 };
 
 absl::Status CpuExecutor::AttachKv(const KvMemory& memory) {
-  KvLayout layout = layout_;
-  if (page_positions_ == 0) {
-    const int64_t fitting = memory.page_bytes / layout.position_bytes();
-    layout.page_positions = static_cast<int32_t>(std::min(fitting, kMaxPagePositions) / 8 * 8);
-  }
-  if (memory.base == nullptr || memory.num_pages < 1) {
-    return absl::InvalidArgumentError("a KV pool without pages");
-  }
-  if (layout.page_positions == 0 || layout.page_bytes() > memory.page_bytes) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "a page of the pool has %d bytes; %s needs %d for %d positions: use larger pages",
-        memory.page_bytes, config_.name,
-        layout.position_bytes() * std::max(layout.page_positions, 8),
-        std::max(layout.page_positions, 8)));
-  }
-  layout_ = layout;
+  ASSIGN_OR_RETURN(layout_, FitLayout(layout_, page_positions_, 8, memory, config_));
   memory_ = memory;
-  return absl::OkStatus();
-}
-
-absl::Status CpuExecutor::Validate(absl::Span<const StepSequence> sequences) const {
-  if (memory_.base == nullptr) return absl::FailedPreconditionError("no KV pool is attached");
-  int64_t num_tokens = 0;
-  int64_t num_logits = 0;
-  for (const StepSequence& sequence : sequences) {
-    RETURN_IF_ERROR(ValidateSequence(sequence));
-    num_tokens += static_cast<int64_t>(sequence.token_ids.size());
-    num_logits += sequence.num_logits;
-  }
-  if (num_tokens > limits_.max_step_tokens || num_logits > limits_.max_logits_rows) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("a step of %d tokens and %d rows of logits; the limits are %d and %d",
-                        num_tokens, num_logits, limits_.max_step_tokens, limits_.max_logits_rows));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CpuExecutor::ValidateSequence(const StepSequence& sequence) const {
-  const auto num_tokens = static_cast<int64_t>(sequence.token_ids.size());
-  if (num_tokens < 1 || sequence.num_logits < 0 || sequence.num_logits > num_tokens) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("%d tokens with %d rows of logits", num_tokens, sequence.num_logits));
-  }
-  const int64_t end = sequence.start_position + num_tokens;
-  if (sequence.start_position < 0 || end > limits_.max_positions) {
-    return absl::InvalidArgumentError(absl::StrFormat("positions %d to %d; the limit is %d",
-                                                      sequence.start_position, end,
-                                                      limits_.max_positions));
-  }
-  const int64_t num_pages = (end + layout_.page_positions - 1) / layout_.page_positions;
-  if (static_cast<int64_t>(sequence.page_table.size()) < num_pages) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("%d positions need %d pages, the table has %d", end, num_pages,
-                        sequence.page_table.size()));
-  }
-  for (const int32_t page : sequence.page_table.subspan(0, static_cast<size_t>(num_pages))) {
-    if (page < 0 || page >= memory_.num_pages) {
-      return absl::InvalidArgumentError(
-          absl::StrFormat("page %d; the pool has %d", page, memory_.num_pages));
-    }
-  }
-  for (const int32_t id : sequence.token_ids) {
-    if (id < 0 || id >= config_.vocab_size) {
-      return absl::InvalidArgumentError(
-          absl::StrFormat("token id %d; the vocabulary has %d", id, config_.vocab_size));
-    }
-  }
   return absl::OkStatus();
 }
 

@@ -28,6 +28,12 @@ struct StepSequence {
   absl::Span<const int32_t> page_table;  // page numbers, enough for all positions
 };
 
+// The greatest logit of a row and its id, the smallest of equals. NaN when one logit is.
+struct GreatestLogit {
+  int32_t token_id = 0;
+  float value = 0.0f;
+};
+
 // Limits of one Forward, fixed at load: its workspace is allocated once.
 struct ExecutorLimits {
   int32_t max_step_tokens = 512;  // sum of token_ids over the sequences
@@ -64,6 +70,10 @@ class Executor {
   // sequences and, within one, of its tokens. Host memory, valid until the next
   // Forward. The caller may overwrite them.
   virtual absl::Span<float> Logits(int32_t row) = 0;
+
+  // The greatest logit of row `row`, as Logits; for those who need no more than that. A
+  // backend whose logits are far away has it at hand. Before the row is overwritten.
+  virtual GreatestLogit Greatest(int32_t row);
 
   // Bytes held, by kind, for the memory ledger.
   virtual int64_t weight_bytes() const = 0;

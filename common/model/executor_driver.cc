@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <random>
 #include <utility>
@@ -10,17 +11,24 @@
 
 namespace tandem {
 
-ExecutorDriver::ExecutorDriver(std::unique_ptr<Executor> executor, int32_t num_sequences)
+ExecutorDriver::ExecutorDriver(std::unique_ptr<Executor> executor, int32_t num_sequences,
+                               const MakePages& make_pages)
     : executor_(std::move(executor)) {
   const KvLayout& layout = executor_->kv_layout();
   const int32_t pages_each =
       (executor_->limits().max_positions + layout.page_positions - 1) / layout.page_positions;
   const int32_t num_pages = pages_each * num_sequences;
-  pages_.assign(static_cast<size_t>(num_pages * layout.page_bytes()), 0xff);
+  const int64_t num_bytes = num_pages * layout.page_bytes();
+  if (make_pages) {
+    pages_ = make_pages(num_bytes);
+  } else {
+    pages_.reset(new uint8_t[static_cast<size_t>(num_bytes)]);
+    std::memset(pages_.get(), 0xff, static_cast<size_t>(num_bytes));
+  }
   TANDEM_CHECK(
       executor_
           ->AttachKv(
-              {.base = pages_.data(), .page_bytes = layout.page_bytes(), .num_pages = num_pages})
+              {.base = pages_.get(), .page_bytes = layout.page_bytes(), .num_pages = num_pages})
           .ok());
   std::vector<int32_t> order(static_cast<size_t>(num_pages));
   std::iota(order.begin(), order.end(), 0);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -23,9 +24,13 @@ using LogitsRows = std::vector<std::vector<float>>;
 
 class ExecutorDriver {
  public:
-  // Pages of the sequences are interleaved and in no order; their bytes start as 0xFF.
-  // Requires success.
-  ExecutorDriver(std::unique_ptr<Executor> executor, int32_t num_sequences);
+  // Memory for pages of the given bytes, where the executor wants them, all bytes 0xFF.
+  using MakePages = std::function<std::shared_ptr<uint8_t[]>(int64_t num_bytes)>;
+
+  // Pages of the sequences are interleaved and in no order. Without `make_pages` they are in
+  // host memory. Requires success.
+  ExecutorDriver(std::unique_ptr<Executor> executor, int32_t num_sequences,
+                 const MakePages& make_pages = nullptr);
 
   // One Forward; rows in its order. Requires success.
   LogitsRows Step(const std::vector<DrivenPiece>& pieces);
@@ -39,7 +44,7 @@ class ExecutorDriver {
 
  private:
   std::unique_ptr<Executor> executor_;
-  std::vector<uint8_t> pages_;
+  std::shared_ptr<uint8_t[]> pages_;
   std::vector<std::vector<int32_t>> page_tables_;
 };
 

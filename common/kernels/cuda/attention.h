@@ -1,0 +1,109 @@
+// Attention over paged KV for decodes, verifies and prompts, and the writing of new keys
+// and values. All pointers are device memory, borrowed.
+//
+// In a page, (layer, KV head) has a K and a V region (KvLayout). On this backend a region
+// holds first the codes, then the scales, f16 [position][head_dim / 32]. Codes are in the
+// order in which tensor cores want them (kv_format.cuh).
+//
+// A context is cut into chunks at fixed positions, whatever the rows that look at it:
+// each chunk is summed on its own and the chunks are merged in order. So a row has the
+// same bits alone, in a verify and in a prompt.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "common/kernels/cuda/activations.h"
+#include "common/kernels/cuda/matmul.h"
+#include "common/kernels/kv_layout.h"
+
+namespace tandem::cuda {
+
+inline constexpr int32_t kMaxGroupRows = 8;
+inline constexpr int32_t kMaxGroupQueries = 32;
+inline constexpr int32_t kTilePositions = 16;  // page_positions is a multiple of it
+
+// Short chunks first: a short context keeps many processors busy. Longer ones after it.
+inline constexpr int32_t kShortChunk = 256;
+inline constexpr int32_t kLongChunk = 1024;
+inline constexpr int32_t kNumShortChunks = 32;
+
+#ifdef __CUDACC__
+#define TANDEM_HOST_DEVICE __host__ __device__
+#else
+#define TANDEM_HOST_DEVICE
+#endif
+
+TANDEM_HOST_DEVICE constexpr int32_t ChunkStart(int32_t chunk) {
+  return chunk <= kNumShortChunks
+             ? chunk * kShortChunk
+             : kNumShortChunks * kShortChunk + (chunk - kNumShortChunks) * kLongChunk;
+}
+// Chunks of a context of `positions`.
+TANDEM_HOST_DEVICE constexpr int32_t NumChunks(int32_t positions) {
+  constexpr int32_t kShort = kNumShortChunks * kShortChunk;
+  return positions <= kShort ? (positions + kShortChunk - 1) / kShortChunk
+                             : kNumShortChunks + (positions - kShort + kLongChunk - 1) / kLongChunk;
+}
+
+// Rows of one sequence that look at its context together.
+struct RowGroup {
+  int32_t first_row;     // in the step
+  int32_t num_rows;      // 1..GroupRows(...)
+  int32_t position;      // of the first row
+  int32_t table_offset;  // of the sequence's page table
+};
+
+// Rows that fit a group: as many as share a tile of kMaxGroupQueries with their heads.
+constexpr int32_t GroupRows(int32_t heads_per_kv_head) {
+  const int32_t rows = kMaxGroupQueries / heads_per_kv_head;
+  return rows < kMaxGroupRows ? rows : kMaxGroupRows;
+}
+
+struct AttentionCall {
+  int32_t num_heads = 0;
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;  // 64 or 128
+  int32_t rope_dim = 0;
+  KvType k_type = KvType::k4;  // as v_type, or k8 over k4
+  KvType v_type = KvType::k4;
+
+  const float* qkv = nullptr;    // [rows][(num_heads + 2 * num_kv_heads) * head_dim]
+  const float2* rope = nullptr;  // [rows][rope_dim / 2] cosine, sine
+  const RowGroup* groups = nullptr;
+  const StepCounts* counts = nullptr;
+  const int32_t* page_tables = nullptr;
+  int32_t page_positions = 0;
+  uint8_t* kv = nullptr;  // page 0
+  int64_t page_bytes = 0;
+  int64_t k_offset = 0;     // in a page: K of this layer, KV head 0
+  int64_t v_offset = 0;     // V of it
+  int64_t head_stride = 0;  // from one KV head to the next
+
+  float* partial = nullptr;     // PartialFloats(...)
+  int32_t* arrivals = nullptr;  // [max_groups][num_kv_heads], zero before and after
+  Activations out;              // [rows][num_heads * head_dim]
+};
+
+// Floats of `partial` when groups * chunks of a launch are at most `group_chunks`.
+constexpr int64_t PartialFloats(int32_t group_chunks, int32_t num_kv_heads, int32_t head_dim) {
+  return int64_t{group_chunks} * num_kv_heads * kMaxGroupQueries * (head_dim + 2);
+}
+
+// How the chunks of a group are shared out; the result is the same.
+enum class AttentionSplit {
+  kByChunk,  // a block each: for few groups. New K and V are written on the way.
+  kNone,     // one block for all of them; K and V were written by LaunchAppendKv.
+};
+
+// `max_rows`: of any group, `max_groups` and (kByChunk) `max_chunks`: upper bounds of the
+// launch. kByChunk asks that no two groups be of one sequence.
+cudaError_t LaunchAttention(const AttentionCall& call, AttentionSplit split, int32_t max_rows,
+                            int32_t max_groups, int32_t max_chunks, const LaunchOptions& options);
+
+// Writes K and V of all rows.
+cudaError_t LaunchAppendKv(const AttentionCall& call, int32_t max_groups,
+                           const LaunchOptions& options);
+
+}  // namespace tandem::cuda

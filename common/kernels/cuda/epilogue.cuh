@@ -1,0 +1,123 @@
+// What becomes of a product before it leaves the chip: shared by the kernels for few and
+// for many rows, so that both leave the same bits.
+#pragma once
+
+#include <cfloat>
+
+#include "common/kernels/cuda/matmul.h"
+#include "common/kernels/cuda/tile_dot.cuh"
+
+namespace tandem::cuda {
+
+// A product in shared memory: eight rows of activations by `num_outputs` outputs.
+template <int kOutputs>
+struct ProductTile {
+  static constexpr int kStride = kOutputs + 4;  // spreads rows over the banks
+  float values[8][kStride];
+};
+
+__device__ __forceinline__ float WarpMax(float value) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, offset));
+  }
+  return value;
+}
+__device__ __forceinline__ float WarpSum(float value) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(0xffffffffu, value, offset);
+  }
+  return value;
+}
+
+// 1 / rms of a row, from the sums of squares of its blocks of 32. Called by a whole warp.
+__device__ __forceinline__ float InverseRms(const RmsScale& norm, int64_t row, int lane) {
+  if (norm.square_sums == nullptr) return 1.0f;
+  float sum = 0.0f;
+  for (int i = lane; i < norm.num_blocks; i += 32) {
+    sum += norm.square_sums[row * norm.num_blocks + i];
+  }
+  return rsqrtf(__fmaf_rn(WarpSum(sum), norm.inverse_dim, norm.epsilon));
+}
+
+// Writes 32 consecutive columns of a row, one a lane, as int8 with one scale. A block that
+// is not finite gets a scale that is not either, so that it is seen.
+__device__ __forceinline__ void QuantizeBlock(const Activations& out, int64_t row, int col,
+                                              float value, int lane) {
+  const float absmax = WarpMax(fabsf(value));
+  const float bad = WarpSum(value - value);  // 0, or NaN where one is not finite
+  const float inverse = absmax > 0.0f ? 127.0f / absmax : 0.0f;
+  const int code = __float2int_rn(fminf(fmaxf(value * inverse, -127.0f), 127.0f));
+  const float sum = WarpSum(static_cast<float>(code));  // exact: small integers
+  out.codes[row * out.padded_cols + ActivationIndex(col + lane)] = static_cast<int8_t>(code);
+  if (lane == 0) {
+    const float scale = absmax * (1.0f / 127.0f) + bad;
+    const int64_t index =
+        ((row / 8) * (out.padded_cols / kScaleCols) + col / kScaleCols) * 8 + row % 8;
+    out.scales[index] = scale;
+    if (out.sums != nullptr) out.sums[index] = scale * sum;
+  }
+}
+
+// Adds to the residual, and leaves what the next norm and matrix need: the sums of squares,
+// and the row times the norm's weights, quantized. The norm's own factor comes out of the
+// quantization and is applied to the product (InverseRms).
+__device__ __forceinline__ void UpdateResidual(const ResidualOutput& out, int64_t row, int col,
+                                               float value, int lane) {
+  const int64_t index = row * out.dim + col + lane;
+  const float updated = out.is_first ? value : out.residual[index] + value;
+  out.residual[index] = updated;
+  const float square_sum = WarpSum(updated * updated);
+  if (lane == 0) out.square_sums[row * (out.dim / 32) + col / 32] = square_sum;
+  QuantizeBlock(out.quantized, row, col, updated * out.norm_weights[col + lane], lane);
+}
+
+// The ends of a product. Each is called by all warps of a block, `kOutputs` outputs of
+// eight rows at a time; `inverse_rms` [8].
+
+struct StoreEnd {
+  static constexpr int kOutputs = 16;
+  FloatOutput out;
+
+  __device__ void Apply(const float* values, int stride, const float* inverse_rms, int row_group,
+                        int num_rows, int first_output, int warp, int num_warps, int lane) const {
+    for (int row = warp * 2 + lane / 16; row < num_rows; row += num_warps * 2) {
+      const int output = lane % 16;
+      if (first_output + output >= out.num_outputs) continue;
+      out.values[(int64_t{row_group} * 8 + row) * out.stride + out.first_col + first_output +
+                 output] = values[row * stride + output] * inverse_rms[row];
+    }
+  }
+};
+
+struct ResidualEnd {
+  static constexpr int kOutputs = 32;
+  ResidualOutput out;
+
+  __device__ void Apply(const float* values, int stride, const float*, int row_group, int num_rows,
+                        int first_output, int warp, int num_warps, int lane) const {
+    for (int row = warp; row < num_rows; row += num_warps) {
+      UpdateResidual(out, int64_t{row_group} * 8 + row, first_output,
+                     values[row * stride + lane], lane);
+    }
+  }
+};
+
+// Outputs come as 32 of the gate followed by the same 32 of up.
+struct GatedEnd {
+  static constexpr int kOutputs = 64;
+  Activations out;
+
+  __device__ void Apply(const float* values, int stride, const float* inverse_rms, int row_group,
+                        int num_rows, int first_output, int warp, int num_warps, int lane) const {
+    for (int row = warp; row < num_rows; row += num_warps) {
+      const float gate = values[row * stride + lane] * inverse_rms[row];
+      const float up = values[row * stride + 32 + lane] * inverse_rms[row];
+      const float gated = __fdividef(gate, 1.0f + __expf(-gate)) * up;
+      QuantizeBlock(out, int64_t{row_group} * 8 + row, first_output / 2, gated, lane);
+    }
+  }
+};
+
+}  // namespace tandem::cuda

@@ -1,0 +1,87 @@
+// Products of quantized weights with rows of quantized activations, and what is fused
+// behind them. All pointers are device memory, borrowed; nothing is allocated.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "common/kernels/cuda/activations.h"
+#include "common/kernels/cuda/device_matrix.h"
+
+namespace tandem::cuda {
+
+// Numbers of the present step, in device memory, so that one graph serves many steps.
+struct StepCounts {
+  int32_t num_rows;
+  int32_t num_row_groups;  // of attention
+  int32_t num_logits_rows;
+};
+
+// The factor that RMS norm takes out of a row of `num_blocks` * 32 columns. Null pointer: 1.
+struct RmsScale {
+  const float* square_sums = nullptr;  // [rows][num_blocks]
+  int32_t num_blocks = 0;
+  float inverse_dim = 0.0f;
+  float epsilon = 0.0f;
+};
+
+// out[row][first_col + output] = product * RMS factor
+struct FloatOutput {
+  float* values = nullptr;
+  int64_t stride = 0;
+  int32_t first_col = 0;
+  int32_t num_outputs = 0;
+};
+
+// residual[row][output] += product, and the input of the next product.
+struct ResidualOutput {
+  float* residual = nullptr;  // [rows][dim]
+  int32_t dim = 0;            // a multiple of 32
+  const float* norm_weights = nullptr;
+  float* square_sums = nullptr;  // [rows][dim / 32]
+  Activations quantized;         // residual * norm_weights
+  bool is_first = false;         // = instead of +=
+};
+
+// What every product has.
+struct MatmulInput {
+  DeviceMatrix weights;
+  Activations x;
+  RmsScale norm;
+  // Rows of x; those beyond are not touched. Read when the kernel runs.
+  const int32_t* num_rows = nullptr;
+};
+
+enum class MatmulEnd : int32_t { kFloat = 0, kResidual = 1, kGated = 2 };
+
+struct MatmulCall {
+  MatmulInput input;
+  MatmulEnd end = MatmulEnd::kFloat;
+  FloatOutput float_output;        // kFloat
+  ResidualOutput residual_output;  // kResidual
+  Activations gated_output;        // kGated: silu(gate) * up
+};
+
+struct LaunchOptions {
+  cudaStream_t stream = nullptr;
+  bool may_overlap = false;  // programmatic dependent launch behind the previous kernel
+};
+
+inline constexpr int32_t kMaxFewRows = 32;
+
+// Into how many slices of columns a sum is cut, the same for few rows and for many.
+inline constexpr int32_t kFloatSlices = 8;
+inline constexpr int32_t kResidualSlices = 16;
+inline constexpr int32_t kGatedSlices = 4;
+
+// For at most `max_rows` <= kMaxFewRows rows: reads each weight once; 1 to 8 rows cost the
+// same.
+cudaError_t LaunchMatmulFewRows(const MatmulCall& call, int32_t max_rows,
+                                const LaunchOptions& options);
+
+// For any number of rows, the same bits; meant for more than kMaxFewRows.
+cudaError_t LaunchMatmulManyRows(const MatmulCall& call, int32_t max_rows,
+                                 const LaunchOptions& options);
+
+}  // namespace tandem::cuda

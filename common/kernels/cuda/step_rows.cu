@@ -1,0 +1,133 @@
+#include "common/kernels/cuda/step_rows.h"
+
+#include "common/kernels/cuda/epilogue.cuh"
+#include "common/kernels/cuda/launch.cuh"
+
+namespace tandem::cuda {
+namespace {
+
+// Element (row, col) of a matrix, as UnpackElement of matrix_pack.h.
+__device__ float Element(const DeviceMatrix& matrix, int64_t row, int col) {
+  const uint8_t* chunk =
+      matrix.chunks + (row / kTileRows * matrix.num_chunks + col / kChunkCols) *
+                          ChunkBytes(matrix.format);
+  const int g = row % 8;
+  const int row_half = row % 16 / 8;
+  const int tile = col % kChunkCols / kTileCols;
+  const int half = col % kTileCols / 32;
+  const int lane = g * 4 + col % 32 / 8;
+  const int i = col % 8;
+  const uint8_t* scales =
+      chunk + ChunkCodeBytes(matrix.format) + g * GroupScaleBytes(matrix.format);
+  const __half* halves = reinterpret_cast<const __half*>(scales);
+  const int block = (tile * 2 + row_half) * 2 + half;
+  if (matrix.format == MatrixFormat::kCode8) {
+    const int8_t code =
+        static_cast<int8_t>(chunk[tile * 1024 + half * 512 + lane * 16 + row_half * 8 + i]);
+    return code * __half2float(halves[block]);
+  }
+  const uint8_t byte = chunk[tile * 512 + lane * 16 + (half * 2 + row_half) * 4 + i / 2];
+  const float value = matrix.codebook[i % 2 == 0 ? byte & 15 : byte >> 4];
+  switch (matrix.format) {
+    case MatrixFormat::kNf4:
+      return value * __fmaf_rn(matrix.row_scales[2 * row + 1],
+                               static_cast<float>(scales[tile * 2 + row_half]),
+                               matrix.row_scales[2 * row]);
+    case MatrixFormat::kAffine4:
+      return __fmaf_rn(value, __half2float(halves[2 * block]), __half2float(halves[2 * block + 1]));
+    default:
+      return value * __half2float(halves[block]);
+  }
+}
+
+__global__ void EmbedKernel(EmbedCall call) {
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int64_t row = blockIdx.x;
+  if (row < call.max_logits_rows && threadIdx.x == 0) call.greatest[row] = 0;
+  if (row >= call.counts->num_rows) return;
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  const int32_t token_id = call.token_ids[row];
+  for (int col = warp * 32; col < call.out.dim; col += blockDim.x) {
+    UpdateResidual(call.out, row, col, Element(call.embedding, token_id, col + lane), lane);
+  }
+  const float position = static_cast<float>(call.positions[row]);
+  for (int i = threadIdx.x; i < call.rope_dim / 2; i += blockDim.x) {
+    float2 angle;
+    sincosf(position * call.inverse_frequencies[i], &angle.y, &angle.x);
+    call.rope[row * (call.rope_dim / 2) + i] = angle;
+  }
+}
+
+__global__ void GatherKernel(GatherCall call) {
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int64_t to = blockIdx.x;
+  if (to >= call.counts->num_logits_rows) return;
+  const int64_t from = call.row_map[to];
+  const int64_t cols = call.from.padded_cols;
+  for (int64_t i = threadIdx.x * 16; i < cols; i += blockDim.x * 16) {
+    *reinterpret_cast<uint4*>(call.to.codes + to * cols + i) =
+        *reinterpret_cast<const uint4*>(call.from.codes + from * cols + i);
+  }
+  const int64_t num_scales = cols / kScaleCols;
+  for (int64_t i = threadIdx.x; i < num_scales; i += blockDim.x) {
+    const int64_t target = (to / 8 * num_scales + i) * 8 + to % 8;
+    const int64_t source = (from / 8 * num_scales + i) * 8 + from % 8;
+    call.to.scales[target] = call.from.scales[source];
+    call.to.sums[target] = call.from.sums[source];
+  }
+  for (int i = threadIdx.x; i < call.num_blocks; i += blockDim.x) {
+    call.square_sums_to[to * call.num_blocks + i] =
+        call.square_sums_from[from * call.num_blocks + i];
+  }
+}
+
+// Orders like the floats, then smaller ids before larger ones.
+__device__ __forceinline__ uint64_t Rank(float logit, uint32_t id) {
+  const uint32_t bits = __float_as_uint(logit);
+  const uint32_t ordered = (bits & 0x80000000u) ? ~bits : bits | 0x80000000u;
+  return static_cast<uint64_t>(ordered) << 32 | static_cast<uint32_t>(~id);
+}
+
+__global__ void GreatestKernel(GreatestCall call) {
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int64_t row = blockIdx.y;
+  if (row >= *call.num_rows) return;
+  const float* logits = call.logits + row * call.vocab_size;
+  uint64_t best = 0;
+  for (int id = blockIdx.x * blockDim.x + threadIdx.x; id < call.vocab_size;
+       id += gridDim.x * blockDim.x) {
+    // -0 and 0 are equal.
+    const uint64_t rank = Rank(logits[id] + 0.0f, id);
+    best = rank > best ? rank : best;
+  }
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    const uint64_t other = __shfl_xor_sync(0xffffffffu, best, offset);
+    best = other > best ? other : best;
+  }
+  if (threadIdx.x % 32 == 0) {
+    atomicMax(reinterpret_cast<unsigned long long*>(call.greatest + row), best);
+  }
+}
+
+}  // namespace
+
+cudaError_t LaunchEmbed(const EmbedCall& call, int32_t max_rows, const LaunchOptions& options) {
+  const int blocks = max_rows > call.max_logits_rows ? max_rows : call.max_logits_rows;
+  return Launch(EmbedKernel, dim3(blocks), 512, 0, options, call);
+}
+
+cudaError_t LaunchGather(const GatherCall& call, int32_t max_rows, const LaunchOptions& options) {
+  return Launch(GatherKernel, dim3(max_rows), 256, 0, options, call);
+}
+
+cudaError_t LaunchGreatest(const GreatestCall& call, int32_t max_rows,
+                           const LaunchOptions& options) {
+  return Launch(GreatestKernel, dim3(16, max_rows), 512, 0, options, call);
+}
+
+}  // namespace tandem::cuda

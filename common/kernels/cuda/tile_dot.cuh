@@ -1,0 +1,199 @@
+// The product of one weight tile with eight rows of activations: the only arithmetic that
+// matrices meet, whatever the kernel around it, so that a row's result has the same bits in
+// a decode, in a verify and in a prefill.
+#pragma once
+
+#include "common/kernels/cuda/activations.h"
+#include "common/kernels/cuda/device_matrix.h"
+#include "common/kernels/cuda/mma.cuh"
+
+namespace tandem::cuda {
+
+// One lane's part of eight rows in a tile: the codes of row g, and for each half of 32
+// columns the scales (and sums) of rows 2 * t and 2 * t + 1.
+struct ActivationTile {
+  uint4 codes;
+  float2 scales[2];
+  float2 sums[2];
+};
+
+template <MatrixFormat F>
+__device__ __forceinline__ ActivationTile LoadActivationTile(const Activations& x, int row_group,
+                                                             int k_tile, int lane, bool has_row) {
+  ActivationTile tile;
+  const int g = lane / 4;
+  const int t = lane % 4;
+  tile.codes = make_uint4(0, 0, 0, 0);
+  if (has_row) {
+    const int64_t row = row_group * 8 + g;
+    tile.codes = *reinterpret_cast<const uint4*>(x.codes + row * x.padded_cols +
+                                                 k_tile * kTileCols + t * 16);
+  }
+  const int64_t block = int64_t{row_group} * (x.padded_cols / kScaleCols) + k_tile * 2;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int64_t index = (block + half) * 8 + 2 * t;
+    tile.scales[half] = *reinterpret_cast<const float2*>(x.scales + index);
+    if (F == MatrixFormat::kAffine4) {
+      tile.sums[half] = *reinterpret_cast<const float2*>(x.sums + index);
+    }
+  }
+  return tile;
+}
+
+// The int8 codebook in four registers.
+struct Codebook {
+  uint32_t words[4];
+};
+
+__device__ __forceinline__ Codebook LoadCodebook(const DeviceMatrix& matrix) {
+  Codebook book;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    book.words[i] = *reinterpret_cast<const uint32_t*>(matrix.codebook + 4 * i);
+  }
+  return book;
+}
+
+// Eight 4-bit codes to eight int8: `low` the first four.
+__device__ __forceinline__ void DecodeWord(uint32_t word, const Codebook& book, uint32_t& low,
+                                           uint32_t& high) {
+  const uint32_t index = word & 0x77777777u;
+  const uint32_t upper = ((word >> 1) & 0x44444444u) | 0x32103210u;  // which half of the book
+  low = __byte_perm(__byte_perm(book.words[0], book.words[1], index),
+                    __byte_perm(book.words[2], book.words[3], index), upper);
+  const uint32_t index_high = index >> 16;
+  high = __byte_perm(__byte_perm(book.words[0], book.words[1], index_high),
+                     __byte_perm(book.words[2], book.words[3], index_high), upper >> 16);
+}
+
+// One lane's part of a weight tile, as stored.
+template <MatrixFormat F>
+struct WeightTile {
+  uint4 words[F == MatrixFormat::kCode8 ? 2 : 1];
+};
+
+template <MatrixFormat F>
+__device__ __forceinline__ WeightTile<F> LoadWeightTile(const uint8_t* chunk, int tile, int lane) {
+  WeightTile<F> result;
+  const uint4* codes = reinterpret_cast<const uint4*>(chunk + tile * 32 * LaneCodeBytes(F));
+  result.words[0] = LoadStreaming(codes + lane);
+  if constexpr (F == MatrixFormat::kCode8) result.words[1] = LoadStreaming(codes + 32 + lane);
+  return result;
+}
+
+// The first or second 32 columns as an operand of MmaInt8.
+template <MatrixFormat F>
+__device__ __forceinline__ void DecodeHalf(const WeightTile<F>& tile, int half,
+                                           const Codebook& book, uint32_t (&a)[4]) {
+  if constexpr (F == MatrixFormat::kCode8) {
+    const uint4 words = tile.words[half];
+    a[0] = words.x;
+    a[2] = words.y;
+    a[1] = words.z;
+    a[3] = words.w;
+  } else {
+    const uint4 words = tile.words[0];
+    DecodeWord(half == 0 ? words.x : words.z, book, a[0], a[2]);
+    DecodeWord(half == 0 ? words.y : words.w, book, a[1], a[3]);
+  }
+}
+
+// The scales that a lane needs in a chunk, as stored.
+template <MatrixFormat F>
+struct ChunkScales {
+  uint32_t words[GroupScaleBytes(F) / 4];
+};
+
+template <MatrixFormat F>
+__device__ __forceinline__ ChunkScales<F> LoadChunkScales(const uint8_t* chunk, int lane) {
+  ChunkScales<F> scales;
+  const uint8_t* source = chunk + ChunkCodeBytes(F) + lane / 4 * GroupScaleBytes(F);
+  if constexpr (F == MatrixFormat::kNf4) {
+    const uint2 words = *reinterpret_cast<const uint2*>(source);
+    scales.words[0] = words.x;
+    scales.words[1] = words.y;
+  } else {
+#pragma unroll
+    for (int i = 0; i < GroupScaleBytes(F) / 16; ++i) {
+      const uint4 words = LoadStreaming(reinterpret_cast<const uint4*>(source) + i);
+      scales.words[4 * i] = words.x;
+      scales.words[4 * i + 1] = words.y;
+      scales.words[4 * i + 2] = words.z;
+      scales.words[4 * i + 3] = words.w;
+    }
+  }
+  return scales;
+}
+
+// The scales of one tile: [row g, row g + 8][half]; minimums for kAffine4.
+struct TileScales {
+  float scale[2][2];
+  float minimum[2][2];
+};
+
+// `row_scale`: offset and step of rows g and g + 8, for kNf4.
+template <MatrixFormat F>
+__device__ __forceinline__ TileScales DecodeScales(const ChunkScales<F>& stored, int tile,
+                                                   const float2 (&row_scale)[2]) {
+  TileScales scales;
+#pragma unroll
+  for (int row_half = 0; row_half < 2; ++row_half) {
+    if constexpr (F == MatrixFormat::kNf4) {
+      const uint32_t pair = stored.words[tile / 2] >> (16 * (tile % 2));
+      const float code = static_cast<float>((pair >> (8 * row_half)) & 0xffu);
+      scales.scale[row_half][0] = __fmaf_rn(row_scale[row_half].y, code, row_scale[row_half].x);
+    } else if constexpr (F == MatrixFormat::kAffine4) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float2 pair = FloatPair(stored.words[(tile * 2 + row_half) * 2 + half]);
+        scales.scale[row_half][half] = pair.x;
+        scales.minimum[row_half][half] = pair.y;
+      }
+    } else {
+      const float2 pair = FloatPair(stored.words[tile * 2 + row_half]);
+      scales.scale[row_half][0] = pair.x;
+      scales.scale[row_half][1] = pair.y;
+    }
+  }
+  return scales;
+}
+
+// acc += tile * x. `a`: both halves decoded.
+template <MatrixFormat F>
+__device__ __forceinline__ void AccumulateTile(const uint32_t (&a)[2][4], const TileScales& scales,
+                                               const ActivationTile& x, float (&acc)[4]) {
+  int32_t first[4] = {0, 0, 0, 0};
+  int32_t second[4] = {0, 0, 0, 0};
+  MmaInt8(first, a[0], x.codes.x, x.codes.y);
+  MmaInt8(second, a[1], x.codes.z, x.codes.w);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int row_half = i / 2;
+    const float x0 = i % 2 == 0 ? x.scales[0].x : x.scales[0].y;
+    const float x1 = i % 2 == 0 ? x.scales[1].x : x.scales[1].y;
+    const float d0 = static_cast<float>(first[i]);
+    const float d1 = static_cast<float>(second[i]);
+    if constexpr (F == MatrixFormat::kNf4) {
+      const float dot = __fmaf_rn(x1, d1, __fmul_rn(x0, d0));
+      acc[i] = __fmaf_rn(scales.scale[row_half][0], dot, acc[i]);
+    } else {
+      acc[i] = __fmaf_rn(__fmul_rn(scales.scale[row_half][0], x0), d0, acc[i]);
+      acc[i] = __fmaf_rn(__fmul_rn(scales.scale[row_half][1], x1), d1, acc[i]);
+    }
+    if constexpr (F == MatrixFormat::kAffine4) {
+      const float s0 = i % 2 == 0 ? x.sums[0].x : x.sums[0].y;
+      const float s1 = i % 2 == 0 ? x.sums[1].x : x.sums[1].y;
+      acc[i] = __fmaf_rn(scales.minimum[row_half][0], s0, acc[i]);
+      acc[i] = __fmaf_rn(scales.minimum[row_half][1], s1, acc[i]);
+    }
+  }
+}
+
+// The chunks of a row that slice `slice` of `num_slices` sums, [first, last): each slice is
+// one sum from its first chunk on, and the slices are added in order.
+__device__ __forceinline__ int SliceBegin(int num_chunks, int slice, int num_slices) {
+  return num_chunks * slice / num_slices;
+}
+
+}  // namespace tandem::cuda

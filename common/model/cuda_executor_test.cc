@@ -1,0 +1,163 @@
+#include "common/model/cuda_executor.h"
+
+#include <cmath>
+#include <vector>
+
+#include "common/kernels/cuda/device_test_memory.h"
+#include "common/model/executor_driver.h"
+#include "common/model/reference_forward.h"
+#include "common/model/test_model.h"
+
+namespace tandem {
+namespace {
+
+struct Shape {
+  int32_t num_heads;
+  int32_t num_kv_heads;
+  int32_t head_dim;
+  bool tied_head;
+};
+
+TestModelOptions ModelOf(const Shape& shape, DType type) {
+  return {.vocab_size = 333,
+          .num_layers = 2,
+          .hidden_dim = 256,
+          .ffn_dim = 512,
+          .num_heads = shape.num_heads,
+          .num_kv_heads = shape.num_kv_heads,
+          .head_dim = shape.head_dim,
+          .tied_head = shape.tied_head,
+          .weight_type = type,
+          .embedding_type = DType::kQ8_0};
+}
+
+std::shared_ptr<uint8_t[]> DevicePages(int64_t num_bytes) {
+  void* data = nullptr;
+  EXPECT_EQ(cudaMalloc(&data, num_bytes), cudaSuccess);
+  EXPECT_EQ(cudaMemset(data, 0xff, num_bytes), cudaSuccess);
+  return {static_cast<uint8_t*>(data), [](uint8_t* pages) { cudaFree(pages); }};
+}
+
+class CudaExecutorTest : public testing::Test {
+ protected:
+  std::unique_ptr<Executor> Create(const GgufFile& file, KvType k_type, KvType v_type) {
+    auto executor = CreateCudaExecutor(
+        file, {.limits = {.max_step_tokens = 256, .max_logits_rows = 256, .max_positions = 1600},
+               .ledger = &ledger_,
+               .k_type = k_type,
+               .v_type = v_type,
+               .page_positions = 32});
+    EXPECT_TRUE(executor.ok()) << executor.status();
+    return *std::move(executor);
+  }
+  ExecutorDriver Drive(const GgufFile& file, KvType kv_type, int32_t num_sequences = 1) {
+    return ExecutorDriver(Create(file, kv_type, kv_type), num_sequences, DevicePages);
+  }
+
+  DeviceLedger ledger_;
+};
+
+TEST_F(CudaExecutorTest, LogitsAreThoseOfTheReference) {
+  TANDEM_NEEDS_DEVICE();
+  const Shape shapes[] = {
+      {4, 2, 64, true}, {4, 1, 64, false}, {2, 2, 128, true}, {8, 1, 128, true}};
+  for (const Shape& shape : shapes) {
+    for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kBF16}) {
+      const auto file = OpenTestModel(ModelOf(shape, type));
+      const ModelConfig config = ModelConfigFromGguf(*file).value();
+      const std::vector<int32_t> tokens = RandomTokens(70, 333, 5);
+      const std::vector<double> expected = ReferenceForward(*file, config, tokens);
+      for (const KvType kv_type : {KvType::kF16, KvType::k8, KvType::k4}) {
+        // Activations of 8 bits between matrices of 256 columns err more than in a real model.
+        const double bar = kv_type == KvType::k4 ? 0.98 : 0.99;
+        for (const int32_t size : {1, 8, 70}) {
+          ExecutorDriver driver = Drive(*file, kv_type);
+          const LogitsRows rows = driver.RunInSteps(0, tokens, {size});
+          for (size_t i = 0; i < rows.size(); ++i) {
+            ASSERT_GT(Cosine(rows[i], absl::MakeConstSpan(expected).subspan(i * 333, 333)), bar)
+                << "position " << i << " in steps of " << size << ", head " << shape.head_dim
+                << ", weights " << DTypeName(type) << ", KV " << static_cast<int>(kv_type);
+          }
+        }
+      }
+    }
+  }
+}
+
+// Decodes, verifies and prompts, alone and in company, give the same bits.
+TEST_F(CudaExecutorTest, BitsDoNotDependOnTheGroupingOfRows) {
+  TANDEM_NEEDS_DEVICE();
+  const auto file = OpenTestModel(ModelOf({8, 2, 64, true}, DType::kQ4_1));
+  const std::vector<int32_t> tokens = RandomTokens(700, 333, 9);
+  for (const KvType kv_type : {KvType::kF16, KvType::k8, KvType::k4}) {
+    ExecutorDriver alone = Drive(*file, kv_type);
+    const LogitsRows expected = alone.RunInSteps(0, tokens, {1});
+    const std::vector<std::vector<int32_t>> groupings = {
+        {8}, {2, 7, 1, 5}, {256}, {100, 1, 8, 17, 33}};
+    for (const std::vector<int32_t>& sizes : groupings) {
+      ExecutorDriver driver = Drive(*file, kv_type);
+      ASSERT_EQ(driver.RunInSteps(0, tokens, sizes), expected) << "in steps of " << sizes[0];
+    }
+  }
+}
+
+TEST_F(CudaExecutorTest, SequencesOfOneStepDoNotMeet) {
+  TANDEM_NEEDS_DEVICE();
+  const auto file = OpenTestModel(ModelOf({4, 1, 128, true}, DType::kQ4_0));
+  const std::vector<int32_t> tokens = RandomTokens(400, 333, 2);
+  ExecutorDriver alone = Drive(*file, KvType::k4);
+  const LogitsRows expected = alone.RunInSteps(0, tokens, {40});
+  ExecutorDriver driver = Drive(*file, KvType::k4, 3);
+  const auto all = absl::MakeConstSpan(tokens);
+  // One far ahead of the others, a verify beside a prompt beside a decode.
+  for (int32_t start = 0; start < 360; start += 40) driver.RunInSteps(0, all.subspan(0, 360), {40});
+  driver.Step({{.sequence = 1, .start_position = 0, .token_ids = all.subspan(0, 50)}});
+  const LogitsRows rows = driver.Step(
+      {{.sequence = 0, .start_position = 360, .token_ids = all.subspan(360, 8), .num_logits = 8},
+       {.sequence = 2, .start_position = 0, .token_ids = all.subspan(0, 90), .num_logits = 2},
+       {.sequence = 1, .start_position = 50, .token_ids = all.subspan(50, 1), .num_logits = 1}});
+  ASSERT_EQ(rows.size(), 11u);
+  for (int i = 0; i < 8; ++i) EXPECT_EQ(rows[i], expected[360 + i]) << i;
+  EXPECT_EQ(rows[8], expected[88]);
+  EXPECT_EQ(rows[9], expected[89]);
+  EXPECT_EQ(rows[10], expected[50]);
+}
+
+TEST_F(CudaExecutorTest, GreatestIsTheLogitsOwn) {
+  TANDEM_NEEDS_DEVICE();
+  const auto file = OpenTestModel(ModelOf({4, 2, 64, true}, DType::kQ4_0));
+  const std::vector<int32_t> tokens = RandomTokens(20, 333, 4);
+  ExecutorDriver driver = Drive(*file, KvType::k8);
+  const LogitsRows rows =
+      driver.Step({{.sequence = 0, .start_position = 0, .token_ids = tokens, .num_logits = 20}});
+  for (int32_t row = 0; row < 20; ++row) {
+    const GreatestLogit greatest = driver.executor().Greatest(row);
+    const auto expected = std::max_element(rows[row].begin(), rows[row].end());
+    EXPECT_EQ(greatest.token_id, expected - rows[row].begin());
+    EXPECT_EQ(greatest.value, *expected);
+  }
+}
+
+TEST_F(CudaExecutorTest, EveryByteIsInTheLedger) {
+  TANDEM_NEEDS_DEVICE();
+  const auto file = OpenTestModel(ModelOf({4, 2, 64, true}, DType::kQ4_0));
+  {
+    const auto executor = Create(*file, KvType::k4, KvType::k4);
+    EXPECT_EQ(ledger_.bytes(MemoryKind::kWeights), executor->weight_bytes());
+    EXPECT_EQ(ledger_.bytes(MemoryKind::kWorkspace), executor->workspace_bytes());
+  }
+  EXPECT_EQ(ledger_.total_bytes(), 0);
+}
+
+TEST_F(CudaExecutorTest, ABudgetThatIsTooSmallIsSaidWithNumbers) {
+  TANDEM_NEEDS_DEVICE();
+  const auto file = OpenTestModel(ModelOf({4, 2, 64, true}, DType::kQ4_0));
+  DeviceLedger small(1 << 20);
+  const auto executor =
+      CreateCudaExecutor(*file, {.limits = {}, .ledger = &small, .page_positions = 32});
+  EXPECT_TRUE(absl::IsResourceExhausted(executor.status())) << executor.status();
+  EXPECT_EQ(small.total_bytes(), 0);
+}
+
+}  // namespace
+}  // namespace tandem

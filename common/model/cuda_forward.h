@@ -1,0 +1,137 @@
+// The forward pass of a Llama-architecture model on a CUDA device.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/device/device_memory.h"
+#include "common/kernels/cuda/attention.h"
+#include "common/kernels/cuda/matmul.h"
+#include "common/kernels/cuda/step_rows.h"
+#include "common/model/cuda_weights.h"
+#include "common/model/executor.h"
+
+namespace tandem {
+
+// Device buffers of one step; all rows of it go through each layer together.
+struct CudaStepBuffers {
+  // Read by the device, written in one copy: `upload` is their memory.
+  cuda::StepCounts* counts = nullptr;
+  int32_t* token_ids = nullptr;      // [max_rows]
+  int32_t* positions = nullptr;      // [max_rows]
+  int32_t* logits_rows = nullptr;    // [max_logits_rows]
+  cuda::RowGroup* groups = nullptr;  // [max_rows]
+  int32_t* page_tables = nullptr;    // [table_entries]
+
+  float* residual = nullptr;  // [max_rows][hidden]
+  float* qkv = nullptr;       // [max_rows][q_dim + 2 * kv_dim]
+  float2* rope = nullptr;     // [max_rows][rope_dim / 2]
+  float* square_sums = nullptr;
+  cuda::Activations hidden;     // of the residual
+  cuda::Activations attention;  // of the heads' outputs
+  cuda::Activations gated;      // of the feed-forward
+  cuda::Activations last;       // rows that want logits
+  float* last_square_sums = nullptr;
+  float* partial = nullptr;
+  int32_t* arrivals = nullptr;
+  float* logits = nullptr;       // [max_logits_rows][vocab]
+  uint64_t* greatest = nullptr;  // [max_logits_rows]
+};
+
+// Bounds of a step's shape: one graph serves all steps within them.
+struct CudaStepShape {
+  int32_t max_rows = 0;
+  int32_t max_groups = 0;
+  int32_t max_group_rows = 0;
+  int32_t max_chunks = 0;
+  int32_t max_logits_rows = 0;
+  bool splits_chunks = false;  // attention by chunks
+  bool gathers_logits = false;
+
+  auto key() const {
+    return std::make_tuple(max_rows, max_groups, max_group_rows, max_chunks, max_logits_rows,
+                           splits_chunks, gathers_logits);
+  }
+};
+
+// Runs steps that were checked. One CUDA graph for each shape of step, made when it first
+// occurs; steady steps launch nothing else. Config, weights and ledger are borrowed. Not
+// thread-safe.
+class CudaForward {
+ public:
+  static absl::StatusOr<std::unique_ptr<CudaForward>> Create(const ModelConfig& config,
+                                                             const CudaWeights& weights,
+                                                             const ExecutorLimits& limits,
+                                                             DeviceLedger* ledger);
+  ~CudaForward();
+
+  // Pages that later steps use; page tables have at most `max_pages` entries a sequence.
+  absl::Status Attach(const KvMemory& memory, const KvLayout& layout);
+
+  // Returns when the step is done. DEADLINE_EXCEEDED when the device does not answer.
+  absl::Status Run(absl::Span<const StepSequence> sequences);
+
+  // Row `row` of the last Run's logits [vocab], copied when it is first asked for.
+  absl::StatusOr<absl::Span<float>> Logits(int32_t row);
+  // The id and value of its greatest logit; the value is NaN when one is.
+  GreatestLogit Greatest(int32_t row) const;
+
+  int64_t workspace_bytes() const;
+
+ private:
+  CudaForward(const ModelConfig& config, const CudaWeights& weights, const ExecutorLimits& limits)
+      : config_(config), weights_(weights), limits_(limits) {}
+
+  absl::Status Allocate(DeviceLedger* ledger);
+  cuda::Activations TakeActivations(int64_t rows, int64_t cols);
+  CudaStepShape Stage(absl::Span<const StepSequence> sequences);
+  absl::StatusOr<cudaGraphExec_t> GraphFor(const CudaStepShape& shape);
+  cudaError_t Record(const CudaStepShape& shape);
+  cudaError_t RecordLayer(const CudaStepShape& shape, int32_t index);
+  cudaError_t RecordAttention(const CudaStepShape& shape, int32_t index);
+  cudaError_t RecordHead(const CudaStepShape& shape);
+  cudaError_t Matmul(const cuda::MatmulCall& call, int32_t max_rows);
+  cuda::ResidualOutput ResidualWith(const float* norm_weights) const;
+  cuda::RmsScale RmsOf(const float* square_sums) const;
+  void DropGraphs();
+  absl::Status WaitForDevice();
+
+  const ModelConfig& config_;
+  const CudaWeights& weights_;
+  ExecutorLimits limits_;
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t done_ = nullptr;
+  bool may_overlap_ = false;
+  KvMemory kv_;
+  KvLayout layout_;
+
+  DeviceBuffer memory_;
+  CudaStepBuffers device_;
+  // The host's side of what is uploaded, pinned, and the offsets of its parts.
+  uint8_t* staging_ = nullptr;
+  int64_t fixed_bytes_ = 0;  // before the page tables
+  int64_t table_entries_ = 0;
+  int64_t staged_bytes_ = 0;
+  uint64_t* host_greatest_ = nullptr;  // pinned
+  float* host_logits_ = nullptr;       // pinned [max_logits_rows][vocab]
+  std::vector<bool> has_logits_;       // rows that were copied
+  int32_t num_logits_rows_ = 0;
+  std::map<decltype(CudaStepShape().key()), cudaGraphExec_t> graphs_;
+
+  // Hands out parts of memory_ while it is laid out; null base: counts only.
+  uint8_t* base_ = nullptr;
+  int64_t taken_ = 0;
+  template <typename T>
+  T* Take(int64_t count);
+  void LayOut();
+};
+
+}  // namespace tandem
