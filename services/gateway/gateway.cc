@@ -104,12 +104,12 @@ void Gateway::StartEngine() {
   const WorkerDescription target = *target_->Description();
   const int32_t max_requests = options_.max_running + options_.max_waiting;
   // The thread refuses what is too much before the engine sees it.
-  auto engine = std::make_unique<Engine>(EngineOptions{.max_running = options_.max_running,
-                                                       .max_waiting = max_requests,
-                                                       .max_context = options_.max_context,
-                                                       .prefix_cache = options_.prefix_cache},
-                                         &Clock::Steady(), &model_->tokenizer(), target_.get(),
-                                         draft_.get(), &fence_, &observer_);
+  auto engine = std::make_unique<Engine>(
+      EngineOptions{.max_running = options_.max_running,
+                    .max_waiting = max_requests,
+                    .max_context = options_.max_context,
+                    .congestion_timeout = options_.slow_client_timeout},
+      &Clock::Steady(), &model_->tokenizer(), target_.get(), draft_.get(), &fence_, &observer_);
   engine_ = std::make_unique<EngineThread>(std::move(engine), max_requests);
   const int32_t context = options_.max_context > 0
                               ? std::min(options_.max_context, target.facts.context_length)

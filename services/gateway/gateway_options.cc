@@ -7,6 +7,7 @@ namespace tandem::gateway {
 absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* argv) {
   GatewayOptions options;
   double drain_timeout_s = absl::ToDoubleSeconds(options.drain_timeout);
+  double slow_client_timeout_s = absl::ToDoubleSeconds(options.slow_client_timeout);
   CLI::App app("The gateway of Tandem: takes requests and runs draft and target.",
                "tandem-gateway");
   app.add_option("--listen", options.listen, "host:port or unix:/path of the service")
@@ -31,6 +32,10 @@ absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* 
   app.add_option("--drain-timeout", drain_timeout_s, "seconds for running requests after SIGTERM")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
+  app.add_option("--slow-client-timeout", slow_client_timeout_s,
+                 "seconds for a client that does not read")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
   app.add_flag("!--no-ring", options.use_ring, "steps by gRPC even where a worker has a ring");
   app.add_flag("!--no-prefix-cache", options.prefix_cache,
                "run every prompt from its start, keep no pages of others");
@@ -45,6 +50,7 @@ absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* 
     return absl::InvalidArgumentError(error.what());
   }
   options.drain_timeout = absl::Seconds(drain_timeout_s);
+  options.slow_client_timeout = absl::Seconds(slow_client_timeout_s);
   return options;
 }
 

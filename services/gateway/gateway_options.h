@@ -31,6 +31,7 @@ struct GatewayOptions {
   bool use_ring = true;
   bool prefix_cache = true;
   absl::Duration drain_timeout = absl::Seconds(30);
+  absl::Duration slow_client_timeout = absl::Seconds(30);
   std::string log_level = "info";
 };
 

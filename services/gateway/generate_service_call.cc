@@ -20,11 +20,13 @@ uint64_t RandomNumber() {
   return (uint64_t{device()} << 32) | device();
 }
 
-// The call's deadline on the engine's clock.
-absl::Duration EngineDeadline(const grpc::CallbackServerContext& context, absl::Duration now) {
+// How long a client that has stopped reading may still fetch the status of its call.
+constexpr absl::Duration kFetchTimeout = absl::Seconds(30);
+
+absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteDuration();
-  return now + (absl::FromChrono(deadline) - absl::Now());
+  return absl::FromChrono(deadline) - absl::Now();
 }
 
 }  // namespace
@@ -40,7 +42,10 @@ GenerateCall* GenerateCall::Start(grpc::CallbackServerContext* context,
 }
 
 GenerateCall::GenerateCall(grpc::CallbackServerContext* context, MetricsObserver* metrics)
-    : context_(context), metrics_(metrics), arrival_(Clock::Steady().Now()) {}
+    : context_(context),
+      metrics_(metrics),
+      arrival_(Clock::Steady().Now()),
+      time_limit_(TimeLeft(*context)) {}
 
 absl::Status GenerateCall::Submit(const v1::GenerateRequest& message, const Backend& backend) {
   const ServedModel& model = *backend.model;
@@ -53,7 +58,7 @@ absl::Status GenerateCall::Submit(const v1::GenerateRequest& message, const Back
                                                           : message.request_id(),
                                         .seed = RandomNumber(),
                                         .arrival = arrival_,
-                                        .deadline = EngineDeadline(*context_, arrival_)}));
+                                        .deadline = arrival_ + time_limit_}));
   RETURN_IF_ERROR(CheckPromptLength(message, static_cast<int64_t>(request.prompt.size()),
                                     backend.context_length));
   engine_ = backend.engine;
@@ -63,7 +68,7 @@ absl::Status GenerateCall::Submit(const v1::GenerateRequest& message, const Back
   const std::lock_guard lock(mutex_);
   ticket_ = *ticket;
   // The call may have been cancelled while the prompt was tokenized.
-  if (is_cancelled_) engine_->Cancel(*ticket_, absl::CancelledError("the client cancelled"));
+  if (!cancelled_.ok()) engine_->Cancel(*ticket_, cancelled_);
   return absl::OkStatus();
 }
 
@@ -71,6 +76,7 @@ void GenerateCall::OnStarted(const StartedInfo& info) {
   {
     const std::lock_guard lock(mutex_);
     buffer_.PutStarted(info);
+    was_started_ = true;
   }
   Pump();
 }
@@ -96,15 +102,31 @@ void GenerateCall::OnFinished(const FinishedInfo& info) {
 void GenerateCall::OnError(const absl::Status& status) { End(status); }
 
 void GenerateCall::End(absl::Status status) {
+  status = WithRetry(std::move(status));
   bool is_stuck = false;
   {
     const std::lock_guard lock(mutex_);
-    buffer_.PutEnd(WithRetry(std::move(status)));
-    is_stuck = is_writing_ && buffer_.IsFull();
+    buffer_.PutEnd(status);
+    is_stuck = is_writing_ && !is_finishing_ && buffer_.IsFull();
+    if (is_stuck) is_finishing_ = true;
   }
-  // A write that the client does not take would keep the call for ever.
-  if (is_stuck) context_->TryCancel();
-  Pump();
+  if (is_stuck) {
+    FinishUnread(status);
+  } else {
+    Pump();
+  }
+}
+
+// The client does not take what is being written. The status goes behind it, for a client
+// that reads on; one that never does would keep the call for ever, so it is cut off.
+void GenerateCall::FinishUnread(const absl::Status& end) {
+  cut_off_.Set(rpc::DeadlineAfter(kFetchTimeout), [weak = weak_from_this()](bool is_due) {
+    const std::shared_ptr<GenerateCall> call = weak.lock();
+    if (!is_due || call == nullptr) return;
+    const std::lock_guard lock(call->context_mutex_);
+    if (!call->is_done_) call->context_->TryCancel();
+  });
+  FinishWith(end);
 }
 
 bool GenerateCall::IsCongested() const {
@@ -132,10 +154,15 @@ void GenerateCall::Pump() {
     StartWrite(&message_);
     return;
   }
-  const grpc::Status status = rpc::ToGrpcStatus(*end);
+  FinishWith(*end);
+}
+
+void GenerateCall::FinishWith(const absl::Status& end) {
+  const grpc::Status status = rpc::ToGrpcStatus(end);
   metrics_->OnCall({.method = "Generate",
                     .code = rpc::CodeName(status.error_code()),
                     .finish_reason = finish_reason_,
+                    .is_rejected = !was_started_,
                     .duration = Clock::Steady().Now() - arrival_});
   Finish(status);
 }
@@ -155,13 +182,25 @@ void GenerateCall::OnWriteDone(bool ok) {
 
 void GenerateCall::OnCancel() { CancelRequest("the client cancelled"); }
 
+// A deadline that passes reaches the server as a cancel: by its own timer, or a little
+// earlier from the client, for gRPC rounds the time that it sends up by at most 1 %.
 void GenerateCall::CancelRequest(const char* why) {
+  const absl::Duration passed = Clock::Steady().Now() - arrival_;
+  const bool is_deadline = time_limit_ != absl::InfiniteDuration() &&
+                           passed >= 0.99 * time_limit_ - absl::Milliseconds(10);
   const std::lock_guard lock(mutex_);
-  is_cancelled_ = true;
-  if (ticket_.has_value()) engine_->Cancel(*ticket_, absl::CancelledError(why));
+  if (cancelled_.ok()) {
+    cancelled_ = is_deadline ? absl::DeadlineExceededError("the client's deadline passed")
+                             : absl::CancelledError(why);
+  }
+  if (ticket_.has_value()) engine_->Cancel(*ticket_, cancelled_);
 }
 
 void GenerateCall::OnDone() {
+  {
+    const std::lock_guard lock(context_mutex_);
+    is_done_ = true;
+  }
   // May be the last reference: nothing of this is touched any more.
   const std::shared_ptr<GenerateCall> last = std::move(self_);
 }

@@ -5,7 +5,9 @@
 #include <mutex>
 #include <optional>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "grpcpp/alarm.h"
 #include "grpcpp/grpcpp.h"
 #include "services/gateway/backend.h"
 #include "services/gateway/convert.h"
@@ -46,10 +48,13 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   // Writes what waits, if nothing is being written.
   void Pump();
   void End(absl::Status status);
+  void FinishUnread(const absl::Status& end);
+  void FinishWith(const absl::Status& end);
 
   grpc::CallbackServerContext* context_;
   MetricsObserver* metrics_;
   const absl::Duration arrival_;
+  const absl::Duration time_limit_;  // from the arrival to the client's deadline
   EngineThread* engine_ = nullptr;
 
   mutable std::mutex mutex_;  // of what follows
@@ -58,9 +63,15 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   v1::GenerateResponse message_;  // being written
   bool is_writing_ = false;
   bool is_finishing_ = false;
-  bool is_cancelled_ = false;
+  absl::Status cancelled_;  // why, once the call is cancelled
   std::optional<TicketId> ticket_;
   const char* finish_reason_ = "none";
+  bool was_started_ = false;
+
+  // Of the life of `context_`, which ends with OnDone. Cancelling may call OnDone itself.
+  std::recursive_mutex context_mutex_;
+  bool is_done_ = false;
+  grpc::Alarm cut_off_;
 
   std::shared_ptr<GenerateCall> self_;  // until OnDone
 };

@@ -125,7 +125,7 @@ void MetricsObserver::OnCall(const CallInfo& call) {
                        : call.code == "ALREADY_EXISTS"   ? "duplicate"
                        : call.code == "UNAVAILABLE"      ? "unavailable"
                                                          : nullptr;
-  if (reason != nullptr) metrics_->Add(Metric::kRequestsRejected, {reason});
+  if (call.is_rejected && reason != nullptr) metrics_->Add(Metric::kRequestsRejected, {reason});
 }
 
 }  // namespace tandem::gateway

@@ -14,6 +14,7 @@ struct CallInfo {
   const char* method = "";
   std::string code;  // of gRPC
   const char* finish_reason = "none";
+  bool is_rejected = true;  // if it failed: before it had begun
   absl::Duration duration;
 };
 

@@ -113,6 +113,24 @@ def test_an_expired_deadline_costs_nothing(client, server):
     server.wait_metric(lambda server: server.metric("tandem_requests_running") == 0)
 
 
+@pytest.mark.parametrize("name,end", [
+    ("DEADLINE_EXCEEDED", lambda call: list(call)), ("CANCELLED", lambda call: call.cancel())])
+def test_a_deadline_and_a_cancel_are_counted_apart(client, server, name, end):
+    def counts():
+        return {code: server.metric("tandem_requests_total", method="Generate", code=code)
+                for code in ("DEADLINE_EXCEEDED", "CANCELLED")}
+
+    before = counts()
+    call = client.stub.Generate(client.request("Once upon a time", max_tokens=2000),
+                                timeout=1.5 if name == "DEADLINE_EXCEEDED" else 600)
+    next(call)
+    try:
+        end(call)
+    except grpc.RpcError as error:
+        assert error.code() == getattr(grpc.StatusCode, name)
+    server.wait_metric(lambda _: counts() == {**before, name: before[name] + 1})
+
+
 def test_a_flood_is_refused_quickly_and_the_rest_is_served(api):
     server = Server("--max-running", "2", "--max-waiting", "2", draft=None).wait_ready()
     try:
@@ -174,19 +192,53 @@ def test_a_client_that_does_not_read_holds_up_nobody(api, client, server):
 
 
 @pytest.fixture
-def unix_gateway(tmp_path):
+def gateway_flags():
+    return []
+
+
+@pytest.fixture
+def unix_gateway(tmp_path, gateway_flags):
     """A target and a gateway on a unix socket, without a supervisor: (gateway, address)."""
     target = subprocess.Popen(
         [str(BIN / "tandem-target"), "--model", str(TARGET), "--listen",
          f"unix:{tmp_path}/target.sock", "--ctx", "1024"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"unix:{tmp_path}/public.sock"
-    gateway = Gateway("--target", f"unix:{tmp_path}/target.sock", listen=address)
+    gateway = Gateway("--target", f"unix:{tmp_path}/target.sock", *gateway_flags, listen=address)
     assert gateway.event() == {"event": "ready", "grpc": address, "metrics": ANY}
     yield gateway, address
     gateway.process.kill()
     target.terminate()
     target.wait(20)
+
+
+@pytest.mark.parametrize("gateway_flags", [["--slow-client-timeout", "0.5"]])
+def test_a_client_that_reads_too_late_is_told_why_it_was_ended(api, unix_gateway):
+    options = [("grpc.http2.lookahead_bytes", 16384), ("grpc.http2.bdp_probe", 0)]
+    with grpc.insecure_channel(unix_gateway[1], options=options) as channel:
+        client = Client(api, unix_gateway[1])
+        slow = client.request("Once upon a time", max_tokens=900)
+        slow.output.top_logprobs = 20
+        slow.stopping.ignore_eos = True
+        slow.request_id = "slow"
+        call = api.grpc.GatewayServiceStub(channel).Generate(slow)
+        next(call)
+        # Its id is free once the gateway has ended it.
+        deadline = time.monotonic() + 60
+        again = client.request("Hi", max_tokens=1)
+        again.request_id = "slow"
+        while True:
+            try:
+                client.run(again)
+                break
+            except grpc.RpcError as error:
+                assert error.code() == grpc.StatusCode.ALREADY_EXISTS
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        with pytest.raises(grpc.RpcError) as error:
+            list(call)
+        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "has not read" in error.value.details()
 
 
 def test_draining_finishes_what_runs_and_takes_nothing_new(api, unix_gateway):

@@ -102,8 +102,8 @@ void Engine::Impl::Cancel(SequenceId id, const absl::Status& reason) {
     cancelled_.emplace_back(id, reason);
     return;
   }
-  const absl::Status status =
-      absl::IsCancelled(reason) ? reason : absl::CancelledError(reason.message());
+  const bool is_kept = absl::IsCancelled(reason) || absl::IsDeadlineExceeded(reason);
+  const absl::Status status = is_kept ? reason : absl::CancelledError(reason.message());
   if (Sequence* sequence = Find(id)) Fail(sequence, status);
 }
 

@@ -49,8 +49,8 @@ class Engine {
   // numbers).
   absl::StatusOr<SequenceId> Submit(GenerationRequest request, GenerationSink* sink);
 
-  // Ends a request with CANCELLED (sink->OnError is called) and frees its pages before
-  // the next step. Unknown ids are ignored: it may just have finished.
+  // Ends a request with `reason`, CANCELLED or DEADLINE_EXCEEDED (to sink->OnError), and frees
+  // its pages before the next step. Unknown ids are ignored: it may just have finished.
   void Cancel(SequenceId sequence, const absl::Status& reason);
 
   // Runs one round if there is anything to do. False when there is not: the caller
