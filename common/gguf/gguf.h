@@ -54,6 +54,7 @@ class GgufFile {
 
   const std::string& path() const { return path_; }
   int64_t file_bytes() const { return static_cast<int64_t>(mapping_.size()); }
+  absl::Span<const uint8_t> bytes() const { return mapping_; }
 
   // In file order.
   absl::Span<const GgufTensor> tensors() const { return tensors_; }

@@ -1,6 +1,7 @@
 // LoadModel without a model: workers that start at once and cost nothing, for the tests of
 // what is around them. The GGUF gives the size of the vocabulary only.
 #include "common/base/status_macros.h"
+#include "common/gguf/fingerprint.h"
 #include "common/gguf/gguf.h"
 #include "common/worker/fake_executor.h"
 #include "common/worker/model_loader.h"
@@ -21,7 +22,9 @@ absl::StatusOr<LoadedModel> LoadModel(const WorkerOptions& options,
                                          .max_logits_rows = 128,
                                          .max_positions = max_positions},
                               .disagreement = is_target ? 0.0f : 0.3f};
-  return LoadedModel{.executor = std::make_unique<FakeExecutor>(fake), .quantization = "none"};
+  return LoadedModel{.executor = std::make_unique<FakeExecutor>(fake),
+                     .quantization = "none",
+                     .fingerprint = ModelFingerprint(*file)};
 }
 
 }  // namespace tandem::worker

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/gguf/fingerprint.h"
 #include "common/gguf/gguf.h"
 #include "common/model/config.h"
 #include "common/model/cpu_executor.h"
@@ -48,7 +49,9 @@ absl::StatusOr<LoadedModel> Load(const WorkerOptions& options,
       .page_positions = is_target ? options.page_positions : 0,
       .progress = on_progress,
   };
-  LoadedModel model = {.executor = nullptr, .quantization = MostlyUsedType(*file)};
+  LoadedModel model = {.executor = nullptr,
+                       .quantization = MostlyUsedType(*file),
+                       .fingerprint = ModelFingerprint(*file)};
   ASSIGN_OR_RETURN(model.executor, CreateCpuExecutor(*file, executor_options));
   return model;
 }

@@ -14,6 +14,7 @@ namespace tandem::worker {
 struct LoadedModel {
   std::unique_ptr<Executor> executor;
   std::string quantization;  // the type that most bytes of the file have
+  std::string fingerprint;   // ModelFingerprint of the file
 };
 
 // Loads options.model onto the CPU, telling its progress in bytes. The file is no longer

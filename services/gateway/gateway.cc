@@ -87,8 +87,10 @@ void Gateway::WaitForDraft(StopSignal& stop) {
 
 absl::Status Gateway::LoadModel() {
   const WorkerDescription target = *target_->Description();
-  ASSIGN_OR_RETURN(model_,
-                   ServedModel::Load(target.model_path, target.name, target.facts.vocab_size));
+  ASSIGN_OR_RETURN(model_, ServedModel::Load({.path = target.model_path,
+                                              .name = target.name,
+                                              .vocab_size = target.facts.vocab_size,
+                                              .fingerprint = target.model_fingerprint}));
   return absl::OkStatus();
 }
 

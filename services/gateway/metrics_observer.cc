@@ -111,6 +111,10 @@ void MetricsObserver::OnLost(Role role, const absl::Status& status) {
   LogWarning(absl::StrCat("lost the ", RoleName(role), ": ", status.message()));
 }
 
+void MetricsObserver::OnRefused(Role, const absl::Status& status) {
+  LogError(std::string(status.message()));
+}
+
 void MetricsObserver::OnRingFailed(Role role, const absl::Status& status) {
   LogWarning(absl::StrCat("the ring of the ", RoleName(role),
                           " cannot be used, steps go by gRPC: ", status.message()));

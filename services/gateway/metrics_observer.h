@@ -36,6 +36,7 @@ class MetricsObserver final : public EngineObserver, public LinkObserver {
 
   void OnConnected(Role role, const WorkerDescription& worker, const ConnectionInfo& info) override;
   void OnLost(Role role, const absl::Status& status) override;
+  void OnRefused(Role role, const absl::Status& status) override;
   void OnRingFailed(Role role, const absl::Status& status) override;
 
   void OnCall(const CallInfo& call);

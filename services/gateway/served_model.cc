@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/status_macros.h"
+#include "common/gguf/fingerprint.h"
 #include "common/gguf/gguf.h"
 
 namespace tandem::gateway {
@@ -23,25 +24,27 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path
   return Tokenizer::FromGguf(*file);
 }
 
-absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const std::string& path,
-                                                               const std::string& name,
-                                                               int32_t vocab_size) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(path));
+absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const Source& source) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(source.path));
+  if (ModelFingerprint(*file) != source.fingerprint) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(source.path, " has changed since the target loaded it: restart the target"));
+  }
   std::unique_ptr<ServedModel> model(new ServedModel());
-  model->name_ = name;
-  model->vocab_size_ = vocab_size;
+  model->name_ = source.name;
+  model->vocab_size_ = source.vocab_size;
   ASSIGN_OR_RETURN(model->tokenizer_, Tokenizer::FromGguf(*file));
-  if (model->tokenizer_->vocab_size() > vocab_size) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": the vocabulary has ",
-                                                   model->tokenizer_->vocab_size(),
-                                                   " tokens, the model's output ", vocab_size));
+  if (model->tokenizer_->vocab_size() > source.vocab_size) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(source.path, ": the vocabulary has ", model->tokenizer_->vocab_size(),
+                     " tokens, the model's output ", source.vocab_size));
   }
   for (int32_t id = 0; id < model->tokenizer_->vocab_size(); ++id) {
     if (model->tokenizer_->IsEndOfGeneration(id)) model->end_token_ids_.push_back(id);
   }
   if (file->FindValue(kTemplateKey) != nullptr) {
-    ASSIGN_OR_RETURN(const std::string_view source, file->GetString(kTemplateKey));
-    absl::StatusOr<ChatTemplate> parsed = ChatTemplate::Parse(source);
+    ASSIGN_OR_RETURN(const std::string_view text, file->GetString(kTemplateKey));
+    absl::StatusOr<ChatTemplate> parsed = ChatTemplate::Parse(text);
     if (parsed.ok()) {
       model->template_ = *std::move(parsed);
     } else {

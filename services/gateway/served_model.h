@@ -17,11 +17,15 @@ namespace tandem::gateway {
 // Immutable after Load; thread-safe.
 class ServedModel {
  public:
-  // Reads the vocabulary and the template of the target's file. `vocab_size`: rows of its
-  // output. INVALID_ARGUMENT or NOT_FOUND as GgufFile::Open and Tokenizer::FromGguf.
-  static absl::StatusOr<std::unique_ptr<ServedModel>> Load(const std::string& path,
-                                                           const std::string& name,
-                                                           int32_t vocab_size);
+  struct Source {
+    std::string path;  // of the target's file
+    std::string name;
+    int32_t vocab_size = 0;   // rows of its output
+    std::string fingerprint;  // as the target loaded it
+  };
+  // Reads the vocabulary and the template. INVALID_ARGUMENT or NOT_FOUND as GgufFile::Open
+  // and Tokenizer::FromGguf; FAILED_PRECONDITION when the file is another one by now.
+  static absl::StatusOr<std::unique_ptr<ServedModel>> Load(const Source& source);
 
   const std::string& name() const { return name_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }

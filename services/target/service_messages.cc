@@ -132,6 +132,7 @@ void ToMessage(const TargetInfo& info, v1::GetInfoResponse* response) {
   response->set_max_logits_rows(info.max_logits_rows);
   response->set_incarnation(info.incarnation);
   response->set_ring_name(info.ring_name);
+  response->set_model_fingerprint(info.model_fingerprint);
 }
 
 }  // namespace tandem::target

@@ -27,6 +27,7 @@ struct TargetInfo {
   int32_t max_logits_rows = 0;
   int64_t incarnation = 0;
   std::string ring_name;
+  std::string model_fingerprint;
 };
 
 }  // namespace tandem::target

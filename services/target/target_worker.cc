@@ -80,6 +80,7 @@ absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Create(
       .max_logits_rows = executor.limits().max_logits_rows,
       .incarnation = incarnation,
       .ring_name = options.use_ring ? options.ring_socket_path() : "",
+      .model_fingerprint = model.fingerprint,
   };
   return worker;
 }

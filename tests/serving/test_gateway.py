@@ -14,7 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from conftest import BIN, TARGET, Client, Server
+from conftest import BIN, DRAFT, TARGET, Client, Server
 
 SERVICE = "tandem.gateway.v1.GatewayService"
 
@@ -191,6 +191,19 @@ def test_a_client_that_does_not_read_holds_up_nobody(api, client, server):
     server.wait_metric(lambda server: server.metric("tandem_kv_pages", state="used") == 0)
 
 
+def start_target(folder, model):
+    return subprocess.Popen(
+        [str(BIN / "tandem-target"), "--model", str(model), "--listen",
+         f"unix:{folder}/target.sock", "--ctx", "1024"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def replace_target(target, folder, model):
+    target.kill()
+    target.wait(20)
+    return start_target(folder, model)
+
+
 @pytest.fixture
 def gateway_flags():
     return []
@@ -199,10 +212,7 @@ def gateway_flags():
 @pytest.fixture
 def unix_gateway(tmp_path, gateway_flags):
     """A target and a gateway on a unix socket, without a supervisor: (gateway, address)."""
-    target = subprocess.Popen(
-        [str(BIN / "tandem-target"), "--model", str(TARGET), "--listen",
-         f"unix:{tmp_path}/target.sock", "--ctx", "1024"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    target = start_target(tmp_path, TARGET)
     address = f"unix:{tmp_path}/public.sock"
     gateway = Gateway("--target", f"unix:{tmp_path}/target.sock", *gateway_flags, listen=address)
     assert gateway.event() == {"event": "ready", "grpc": address, "metrics": ANY}
@@ -239,6 +249,37 @@ def test_a_client_that_reads_too_late_is_told_why_it_was_ended(api, unix_gateway
             list(call)
         assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "has not read" in error.value.details()
+
+
+def test_another_model_in_the_targets_place_is_refused_until_it_is_gone(api, tmp_path):
+    address = f"unix:{tmp_path}/public.sock"
+    target = start_target(tmp_path, TARGET)
+    gateway = Gateway("--target", f"unix:{tmp_path}/target.sock", listen=address)
+    try:
+        assert gateway.event()["event"] == "ready"
+        client = Client(api, address)
+        expected = client.generate("Once upon a time", max_tokens=60)[1]
+        running = client.stub.Generate(client.request("Once upon a time", max_tokens=900))
+        next(running)
+        target = replace_target(target, tmp_path, DRAFT)  # of the same vocabulary
+        for call in (running, client.stub.Generate(client.request("Hi", max_tokens=1))):
+            with pytest.raises(grpc.RpcError) as error:
+                list(call)
+            assert error.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+            assert DRAFT.name in error.value.details()
+        target = replace_target(target, tmp_path, TARGET)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert client.generate("Once upon a time", max_tokens=60)[1] == expected
+                break
+            except grpc.RpcError as error:
+                assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
+                assert time.monotonic() < deadline
+    finally:
+        gateway.process.kill()
+        target.kill()
+        target.wait(20)
 
 
 def test_draining_finishes_what_runs_and_takes_nothing_new(api, unix_gateway):

@@ -64,6 +64,7 @@ class Engine::Impl {
   struct Worker {
     std::optional<WorkerFacts> facts;  // none while it is down
     absl::Duration down_since;
+    absl::Status refusal;  // not OK: there is nothing to wait for
     std::vector<SequenceId> release;  // to be told with the next step
     absl::Duration retry_at = absl::ZeroDuration();
     absl::Duration backoff = absl::ZeroDuration();

@@ -24,6 +24,7 @@ void Engine::Impl::DropKv(Role role, Sequence* sequence) {
 void Engine::Impl::RefreshTarget() {
   const absl::StatusOr<WorkerFacts> facts = target_link_->Facts();
   const absl::StatusOr<PoolFacts> pool = fence_->Facts();
+  target_.refusal = absl::IsFailedPrecondition(facts.status()) ? facts.status() : absl::OkStatus();
   if (!facts.ok() || !pool.ok()) {
     if (target_.facts) LoseTarget(facts.ok() ? pool.status() : facts.status());
     return;
@@ -99,23 +100,27 @@ void Engine::Impl::LoseDraft(const absl::Status& status) {
   ForgetDrafts();
 }
 
-// The target is down: requests that have waited for it long enough end.
+// The target is down: requests that have waited for it long enough end, and all of them
+// when another model is in its place.
 bool Engine::Impl::EndWithoutTarget() {
   const absl::Duration now = clock_->Now();
   std::vector<Sequence*> ended;
   const auto check = [&](const auto& sequences) {
     for (const auto& sequence : sequences) {
       const absl::Duration since = std::max(target_.down_since, sequence->request.arrival);
-      if (now - since >= options_.target_wait) ended.push_back(sequence.get());
+      if (!target_.refusal.ok() || now - since >= options_.target_wait)
+        ended.push_back(sequence.get());
     }
   };
   check(running_);
   check(waiting_);
-  for (Sequence* sequence : ended) {
-    Fail(sequence, absl::UnavailableError(absl::StrCat(
-                       "the target has been down for ",
-                       absl::FormatDuration(now - target_.down_since), ": try again later")));
-  }
+  const absl::Status status =
+      !target_.refusal.ok()
+          ? target_.refusal
+          : absl::UnavailableError(absl::StrCat("the target has been down for ",
+                                                absl::FormatDuration(now - target_.down_since),
+                                                ": try again later"));
+  for (Sequence* sequence : ended) Fail(sequence, status);
   return !ended.empty();
 }
 

@@ -88,7 +88,8 @@ class WorkerLink {
  public:
   virtual ~WorkerLink() = default;
 
-  // The worker's facts while it is usable, UNAVAILABLE while it is down. Never blocks:
+  // The worker's facts while it is usable, UNAVAILABLE while it is down, and
+  // FAILED_PRECONDITION while another model is in its place. Never blocks:
   // links connect, re-attach and exchange facts on their own thread. A change of
   // incarnation between two calls means a restart.
   virtual absl::StatusOr<WorkerFacts> Facts() = 0;

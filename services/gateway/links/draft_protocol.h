@@ -19,6 +19,10 @@ struct DraftProtocol {
 
   static std::unique_ptr<Stub> NewStub(const std::shared_ptr<grpc::ChannelInterface>& channel);
   static absl::StatusOr<WorkerDescription> GetInfo(Stub* stub, absl::Duration timeout);
+  // Any draft will do: the target decides about the text.
+  static absl::Status CheckReplacement(const WorkerDescription&, const WorkerDescription&) {
+    return absl::OkStatus();
+  }
   // Makes the draft map the present target's pool; UNAVAILABLE while there is none.
   static absl::StatusOr<int64_t> Attach(Stub* stub, PoolFence* fence,
                                         WorkerDescription* description);

@@ -20,6 +20,8 @@ class LinkObserver {
   virtual void OnConnected(Role role, const WorkerDescription& worker,
                            const ConnectionInfo& info) = 0;
   virtual void OnLost(Role role, const absl::Status& status) = 0;
+  // What came back in a worker's place is not used: see WorkerLink::Facts. Once for each.
+  virtual void OnRefused(Role role, const absl::Status& status) = 0;
   // Steps go by gRPC although the worker has a ring.
   virtual void OnRingFailed(Role role, const absl::Status& status) = 0;
 };

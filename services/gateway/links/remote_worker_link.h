@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -21,6 +20,7 @@
 #include "services/gateway/links/pool_fence.h"
 #include "services/gateway/links/ring_step_channel.h"
 #include "services/gateway/links/worker_description.h"
+#include "services/gateway/links/worker_session.h"
 
 namespace tandem::gateway {
 
@@ -109,20 +109,7 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
  private:
   using Request = typename Protocol::Request;
   using Response = typename Protocol::Response;
-  using Channel = StepChannel<Request, Response>;
-
-  struct Session {
-    bool IsUsable() const { return !is_lost && !channel->IsOver(); }
-
-    std::shared_ptr<grpc::Channel> connection;
-    std::unique_ptr<Channel> channel;
-    WorkerDescription description;
-    int64_t pool_epoch = 0;
-    int64_t step_id = 0;  // of the last step; the connecting thread's, then the engine's
-    bool is_ring = false;
-    std::atomic<bool> is_lost = false;
-    std::atomic<bool> has_hung = false;
-  };
+  using Session = WorkerSession<Protocol>;
   using SessionPtr = std::shared_ptr<Session>;
 
   static constexpr int kMaxMessageBytes = 4 << 20;
@@ -133,7 +120,7 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
     while (true) {
       absl::StatusOr<SessionPtr> session = Connect();
       if (!session.ok()) {
-        Note(session.status());
+        Note(is_refused_ ? session.status() : Down(session.status()));
         if (!Sleep(backoff)) return;
         backoff = std::min(2 * backoff, options_.last_backoff);
         continue;
@@ -155,13 +142,27 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
     session->connection =
         grpc::CreateCustomChannel(options_.address, grpc::InsecureChannelCredentials(), arguments);
     const auto stub = Protocol::NewStub(session->connection);
+    is_refused_ = false;
     ASSIGN_OR_RETURN(session->description, Protocol::GetInfo(stub.get(), options_.call_timeout));
+    RETURN_IF_ERROR(CheckReplacement(session->description));
     if (session->description.incarnation != incarnation_) num_ring_failures_ = 0;
     ASSIGN_OR_RETURN(session->pool_epoch,
                      Protocol::Attach(stub.get(), fence_, &session->description));
     RETURN_IF_ERROR(OpenChannel(stub.get(), session.get()));
     RETURN_IF_ERROR(TryEmptyStep(session.get()));
     return session;
+  }
+
+  absl::Status CheckReplacement(const WorkerDescription& found) {
+    const std::optional<WorkerDescription> served = Description();
+    if (!served.has_value()) return absl::OkStatus();
+    absl::Status status = Protocol::CheckReplacement(*served, found);
+    is_refused_ = !status.ok();
+    if (is_refused_ &&
+        std::exchange(refused_incarnation_, found.incarnation) != found.incarnation) {
+      observer_->OnRefused(Protocol::kRole, status);
+    }
+    return status;
   }
 
   absl::Status OpenChannel(typename Protocol::Stub* stub, Session* session) {
@@ -237,13 +238,17 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
     if (absl::IsDeadlineExceeded(status)) used_->has_hung = true;
     used_->is_lost = true;
     used_.reset();
-    Note(absl::UnavailableError(status.message()));
+    Note(Down(status));
     changed_.notify_all();
   }
 
-  void Note(const absl::Status& status) {
+  static absl::Status Down(const absl::Status& status) {
+    return absl::IsUnavailable(status) ? status : absl::UnavailableError(status.message());
+  }
+
+  void Note(absl::Status status) {
     const std::lock_guard lock(mutex_);
-    last_error_ = absl::IsUnavailable(status) ? status : absl::UnavailableError(status.message());
+    last_error_ = std::move(status);
   }
 
   absl::Status WhyDown() const {
@@ -276,6 +281,8 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
   int64_t num_sessions_ = 0;
   int num_ring_failures_ = 0;
   bool had_hung_ = false;
+  bool is_refused_ = false;  // what was found last is another model
+  int64_t refused_incarnation_ = 0;
 
   // The engine's thread.
   SessionPtr used_;

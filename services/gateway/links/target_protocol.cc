@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/status_convert.h"
 #include "services/gateway/links/convert_steps.h"
@@ -36,11 +37,27 @@ absl::StatusOr<WorkerDescription> TargetProtocol::GetInfo(Stub* stub, absl::Dura
   RETURN_IF_ERROR(rpc::FromGrpcStatus(stub->GetInfo(&context, {}, &info)));
   WorkerDescription description = ToDescription(info);
   description.facts.positions_per_page = info.positions_per_page();
+  description.model_fingerprint = info.model_fingerprint();
   description.pool_socket_path = info.pool_socket_path();
   description.pool_epoch = info.pool_epoch();
   description.num_pages = info.pool_page_count();
   description.page_bytes = info.pool_page_bytes();
   return description;
+}
+
+absl::Status TargetProtocol::CheckReplacement(const WorkerDescription& served,
+                                              const WorkerDescription& found) {
+  if (served.model_fingerprint == found.model_fingerprint && served.kv_type == found.kv_type) {
+    return absl::OkStatus();
+  }
+  const auto describe = [](const WorkerDescription& worker) {
+    return absl::StrCat(worker.name, " from ", worker.model_path, " (", worker.quantization,
+                        ", fingerprint ", worker.model_fingerprint, ", ", worker.kv_type, " KV)");
+  };
+  return absl::FailedPreconditionError(
+      absl::StrCat("the target was restarted with another model: served is ", describe(served),
+                   ", now there is ", describe(found),
+                   ": restart the gateway to serve it, or start the target with what it was"));
 }
 
 absl::StatusOr<int64_t> TargetProtocol::Attach(Stub*, PoolFence* fence,

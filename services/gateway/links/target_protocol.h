@@ -19,6 +19,9 @@ struct TargetProtocol {
 
   static std::unique_ptr<Stub> NewStub(const std::shared_ptr<grpc::ChannelInterface>& channel);
   static absl::StatusOr<WorkerDescription> GetInfo(Stub* stub, absl::Duration timeout);
+  // FAILED_PRECONDITION when `found` would go on with other text than what was `served`.
+  static absl::Status CheckReplacement(const WorkerDescription& served,
+                                       const WorkerDescription& found);
   // Maps the pool and publishes it; the epoch that steps carry.
   static absl::StatusOr<int64_t> Attach(Stub* stub, PoolFence* fence,
                                         WorkerDescription* description);

@@ -23,7 +23,8 @@ struct WorkerDescription {
   std::string ring_path;    // empty: steps go by gRPC
   WorkerFacts facts;        // `incarnation` in it is the link's, of the session
 
-  // The target's: what it hands out; 0 and empty for the draft.
+  // The target's: which model it is, and what it hands out; 0 and empty for the draft.
+  std::string model_fingerprint;
   std::string pool_socket_path;
   int64_t pool_epoch = 0;
   int32_t num_pages = 0;

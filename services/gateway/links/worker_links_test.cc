@@ -60,6 +60,7 @@ class CountingObserver final : public LinkObserver {
     last_[static_cast<int>(role)] = info;
   }
   void OnLost(Role, const absl::Status&) override {}
+  void OnRefused(Role, const absl::Status&) override { ++num_refused; }
   void OnRingFailed(Role, const absl::Status&) override { ++num_ring_failures; }
 
   ConnectionInfo last(Role role) const {
@@ -67,6 +68,7 @@ class CountingObserver final : public LinkObserver {
     return last_[static_cast<int>(role)];
   }
   std::atomic<int> num_ring_failures = 0;
+  std::atomic<int> num_refused = 0;
 
  private:
   mutable std::mutex mutex_;
@@ -78,11 +80,7 @@ class WorkerLinksTest : public testing::TestWithParam<bool> {
   WorkerLinksTest() {
     char name[] = "/tmp/tandem_links_test_XXXXXX";
     folder_ = mkdtemp(name);
-    std::vector<std::string> tokens;
-    for (int32_t id = 0; id < kVocabSize; ++id) tokens.push_back(std::to_string(id));
-    GgufWriter writer;
-    writer.AddStrings("tokenizer.ggml.tokens", tokens);
-    EXPECT_TRUE(writer.WriteFile(folder_ + "/m.gguf").ok());
+    WriteModel("one");
   }
   ~WorkerLinksTest() override {
     draft_link_.reset();
@@ -93,6 +91,14 @@ class WorkerLinksTest : public testing::TestWithParam<bool> {
   }
 
   std::string Address(Role role) const { return "unix:" + folder_ + "/" + RoleName(role); }
+  void WriteModel(const std::string& name) const {
+    std::vector<std::string> tokens;
+    for (int32_t id = 0; id < kVocabSize; ++id) tokens.push_back(std::to_string(id));
+    GgufWriter writer;
+    writer.AddString("general.name", name);
+    writer.AddStrings("tokenizer.ggml.tokens", tokens);
+    EXPECT_TRUE(writer.WriteFile(folder_ + "/m.gguf").ok());
+  }
   void StartTarget() {
     target_.reset();
     target_ = std::make_unique<Program>(std::vector<std::string>{
@@ -222,6 +228,28 @@ TEST_P(WorkerLinksTest, BothAreUsedAgainAfterTheTargetWasKilled) {
     EXPECT_EQ(Verify(SequenceId(1)).value(), token);
     EXPECT_EQ(Propose(SequenceId(1)).value(), 4u);
   }
+}
+
+// Sequences would have gone on with other weights: silently wrong text.
+TEST_P(WorkerLinksTest, AnotherModelInTheTargetsPlaceIsRefusedUntilTheFirstIsBack) {
+  StartTarget();
+  StartDraft();
+  StartLinks();
+  ASSERT_TRUE(WaitForAll());
+  const int32_t token = Verify(SequenceId(1)).value();
+  WriteModel("two");
+  StartTarget();
+  ASSERT_TRUE(
+      RunEngineUntil([this] { return absl::IsFailedPrecondition(target_facts_.status()); }));
+  EXPECT_THAT(std::string(target_facts_.status().message()), testing::HasSubstr("another model"));
+  EXPECT_FALSE(target_link_->IsConnected());
+  EXPECT_EQ(observer_.num_refused, 1);
+
+  WriteModel("one");
+  StartTarget();
+  ASSERT_TRUE(WaitForAll());
+  EXPECT_EQ(Verify(SequenceId(1)).value(), token);
+  EXPECT_EQ(Propose(SequenceId(1)).value(), 4u);
 }
 
 TEST_P(WorkerLinksTest, ADraftThatDiesInTheMiddleOfAStepComesBack) {
