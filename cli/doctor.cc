@@ -11,8 +11,8 @@
 
 #include "absl/strings/str_format.h"
 #include "cli/exit_codes.h"
-#include "cli/host_memory.h"
 #include "cli/start_plan.h"
+#include "common/base/host_memory.h"
 
 namespace tandem {
 namespace {

@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "cli/exit_codes.h"
-#include "cli/host_memory.h"
+#include "common/base/host_memory.h"
 #include "common/base/status_macros.h"
 #include "common/gguf/gguf.h"
 #include "common/model/config.h"

@@ -11,7 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "cli/host_memory.h"
+#include "common/base/host_memory.h"
 #include "common/base/status_macros.h"
 #include "common/gguf/gguf.h"
 #include "common/model/config.h"

@@ -7,9 +7,9 @@ namespace tandem::internal {
 [[noreturn]] void CheckFailed(const char* file, int line, const char* expression);
 }  // namespace tandem::internal
 
-#define TANDEM_CHECK(condition)                                              \
-  do {                                                                       \
-    if (!(condition)) [[unlikely]] {                                         \
-      ::tandem::internal::CheckFailed(__FILE__, __LINE__, #condition);       \
-    }                                                                        \
+#define TANDEM_CHECK(condition)                                        \
+  do {                                                                 \
+    if (!(condition)) [[unlikely]] {                                   \
+      ::tandem::internal::CheckFailed(__FILE__, __LINE__, #condition); \
+    }                                                                  \
   } while (false)

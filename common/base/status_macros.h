@@ -10,11 +10,11 @@
 #define TANDEM_STATUS_CONCAT(a, b) TANDEM_STATUS_CONCAT_INNER(a, b)
 
 // Returns from the calling function when `expr` is not OK.
-#define RETURN_IF_ERROR(expr)                                        \
-  do {                                                               \
-    if (absl::Status tandem_status = (expr); !tandem_status.ok()) {  \
-      return tandem_status;                                          \
-    }                                                                \
+#define RETURN_IF_ERROR(expr)                                       \
+  do {                                                              \
+    if (absl::Status tandem_status = (expr); !tandem_status.ok()) { \
+      return tandem_status;                                         \
+    }                                                               \
   } while (false)
 
 // ASSIGN_OR_RETURN(auto value, Function()); returns its status when not OK.

@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "absl/strings/match.h"
+#include "common/base/host_memory.h"
 #include "common/telemetry/log.h"
 #include "nlohmann/json.hpp"
 
@@ -157,14 +158,9 @@ ExitCode ExitCodeOfStart(const absl::Status& status) {
 }
 
 int64_t AvailableMemoryBytes() {
-  std::ifstream meminfo("/proc/meminfo");
-  std::string key;
-  std::string unit;
-  for (int64_t kib = 0; meminfo >> key >> kib;) {
-    if (key == "MemAvailable:") return kib << 10;
-    std::getline(meminfo, unit);
-  }
-  return std::numeric_limits<int64_t>::max();  // no /proc: let allocation decide
+  const HostMemory memory = ReadHostMemory();
+  // Without /proc allocation decides.
+  return memory.total_bytes > 0 ? memory.available_bytes : std::numeric_limits<int64_t>::max();
 }
 
 std::string CpuName() {

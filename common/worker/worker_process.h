@@ -64,7 +64,7 @@ int64_t ResidentPrivateBytes();
 // A number that differs from start to start; at least 1.
 int64_t NewIncarnation();
 
-// Memory that can be had without swapping, as the kernel estimates it.
+// Memory that can be had without swapping and within the limits of the cgroup.
 int64_t AvailableMemoryBytes();
 // "AMD EPYC ..." and so on; "cpu" when the system does not say.
 std::string CpuName();
