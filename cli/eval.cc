@@ -46,7 +46,8 @@ int RunPerplexity(const PerplexityCommand& options) {
     return Fail(kExitUsage, absl::NotFoundError(absl::StrCat("cannot read ", options.file)));
   }
   const std::string text(std::istreambuf_iterator<char>(stream), {});
-  absl::StatusOr<std::vector<int32_t>> ids = (*tokenizer)->Encode(text);
+  absl::StatusOr<std::vector<int32_t>> ids =
+      (*tokenizer)->Encode(text, {.add_bos = (*tokenizer)->add_bos()});
   if (!ids.ok()) return Fail(kExitFailure, ids.status());
 
   const auto cores = static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));

@@ -1,5 +1,6 @@
 """The commands as a person runs them: output, closing line, exit codes."""
 
+import shutil
 import subprocess
 
 import pytest
@@ -39,6 +40,22 @@ def test_tokenize_prints_ids():
     assert whole.returncode == lines.returncode == 0
     assert len(whole.stdout.splitlines()) == 1
     assert lines.stdout.splitlines() == ["19556 905", "19556"]
+
+
+def test_perplexity_puts_the_first_token_where_the_model_wants_one(tmp_path):
+    """As llama.cpp: before the whole text, and in each window. 35 tokens are 36 with it."""
+    from gguf import GGUFReader
+
+    model = tmp_path / "bos.gguf"
+    shutil.copy(DRAFT, model)
+    text = tmp_path / "text"
+    text.write_text(" word" * 35)
+    command = ["eval", "perplexity", "--model", model, "--file", text, "--ctx", 18]
+    without = tandem(*command)
+    assert without.returncode == 2 and "35 tokens" in without.stderr
+    flag = GGUFReader(model, "r+").get_field("tokenizer.ggml.add_bos_token")
+    flag.parts[flag.data[0]][0] = True
+    assert "in 2 windows of 18" in tandem(*command).stdout
 
 
 def test_inspect_shows_the_model():
