@@ -13,6 +13,16 @@ if(TANDEM_SANITIZE)
   target_link_options(tandem_flags INTERFACE -fsanitize=${TANDEM_SANITIZE})
 endif()
 
+# What tests, and the programs they start, are told of libraries that are not ours.
+set(TANDEM_TEST_ENV)
+if(TANDEM_SANITIZE STREQUAL "thread")
+  set(TANDEM_TEST_ENV
+    "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/cmake/tsan_suppressions.txt")
+elseif(TANDEM_SANITIZE)
+  set(TANDEM_TEST_ENV
+    "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/cmake/lsan_suppressions.txt")
+endif()
+
 # tandem_library(NAME SRCS a.cc b.cc [DEPS x y] [PRIVATE_DEPS z])
 function(tandem_library name)
   cmake_parse_arguments(ARG "" "" "SRCS;DEPS;PRIVATE_DEPS" ${ARGN})
@@ -45,10 +55,7 @@ function(tandem_test name)
   if(ARG_LABELS)
     set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}")
   endif()
-  if(TANDEM_SANITIZE STREQUAL "thread")
-    list(APPEND ARG_ENV
-      "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/cmake/tsan_suppressions.txt")
-  endif()
+  list(APPEND ARG_ENV ${TANDEM_TEST_ENV})
   if(ARG_ENV)
     set_tests_properties(${name} PROPERTIES ENVIRONMENT "${ARG_ENV}")
   endif()

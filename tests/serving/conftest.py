@@ -22,7 +22,8 @@ TARGET = pathlib.Path(
 DRAFT = pathlib.Path(
     os.environ.get("TANDEM_TEST_DRAFT", MODELS / "smollm2-135m-instruct.first6.q4_1.gguf"))
 READY = re.compile(r"^ready  grpc (\S+) · metrics (http://\S+)")
-START_TIMEOUT_S = 60 if "TANDEM_SLOW" not in os.environ else 600
+SLOW = int(os.environ.get("TANDEM_SLOW", "1"))  # under a sanitizer: how many times slower
+START_TIMEOUT_S = 60 * SLOW
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +73,7 @@ class Server:
 
     def wait_log(self, pattern, timeout_s=30, start=0):
         """Waits until a line of the log matches; the index after it."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * SLOW
         while time.monotonic() < deadline:
             for index in range(start, len(self.log)):
                 if re.search(pattern, self.log[index]):
@@ -108,7 +109,7 @@ class Server:
                    if key.split("{")[0] == name and all(label in key for label in wanted))
 
     def wait_metric(self, predicate, timeout_s=20):
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * SLOW
         while time.monotonic() < deadline:
             if predicate(self):
                 return
@@ -119,10 +120,13 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(30)
+            code = self.process.wait(30 * SLOW)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+        reports = [line for line in self.log if "Sanitizer" in line or "runtime error:" in line]
+        assert not reports, "\n".join(self.log)
+        return code
 
 
 class Client:
