@@ -110,7 +110,8 @@ void Gateway::StartEngine() {
       EngineOptions{.max_running = options_.max_running,
                     .max_waiting = max_requests,
                     .max_context = options_.max_context,
-                    .congestion_timeout = options_.slow_client_timeout},
+                    .congestion_timeout = options_.slow_client_timeout,
+                    .prefix_cache = options_.prefix_cache},
       &Clock::Steady(), &model_->tokenizer(), target_.get(), draft_.get(), &fence_, &observer_);
   engine_ = std::make_unique<EngineThread>(std::move(engine), max_requests);
   const int32_t context = options_.max_context > 0
