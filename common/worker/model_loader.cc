@@ -1,5 +1,7 @@
 #include "common/worker/model_loader.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <map>
 #include <new>
@@ -62,7 +64,9 @@ absl::StatusOr<LoadedModel> LoadModel(const WorkerOptions& options,
                                       const std::function<void(int64_t, int64_t)>& on_progress) {
   const ModelFileGuard guard;
   try {
-    return Load(options, on_progress);
+    absl::StatusOr<LoadedModel> model = Load(options, on_progress);
+    malloc_trim(0);  // what reading the vocabulary took
+    return model;
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError(
         absl::StrCat("no memory for the weights of '", options.model,

@@ -1,5 +1,7 @@
 #include "services/gateway/gateway.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -47,6 +49,7 @@ int Gateway::Run(StopSignal& stop) {
   if (absl::Status status = LoadModel(); !status.ok()) return PrintError(kExitModelFile, status);
   WaitForDraft(stop);
   if (absl::Status status = CheckDraft(); !status.ok()) return PrintError(kExitModelFile, status);
+  malloc_trim(0);  // what reading two vocabularies took
   StartEngine();
   PrintReady(server_->address(), metrics_server_->address());
   LogInfo(absl::StrCat("ready on ", server_->address(), ", serving ", model_->name()));

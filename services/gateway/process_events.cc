@@ -1,5 +1,6 @@
 #include "services/gateway/process_events.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -47,6 +48,7 @@ void PrepareProcess() {
   signal(SIGPIPE, SIG_IGN);
   signal(SIGHUP, SIG_IGN);
   umask(0077);
+  mallopt(M_ARENA_MAX, 2);  // each arena keeps what its threads freed
 }
 
 struct StopSignal::State {
