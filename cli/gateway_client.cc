@@ -36,9 +36,14 @@ absl::StatusOr<std::unique_ptr<GatewayClient>> GatewayClient::Connect(
                    rpc::MakeChannelCredentials(endpoint, security));
   auto channel = grpc::CreateChannel(endpoint, credentials);
   if (!channel->WaitForConnected(DeadlineAfter(timeout))) {
+    // gRPC does not tell why: nobody there, or nobody who speaks the same.
+    const bool has_tls = security.use_tls || !security.tls.is_empty();
     return absl::UnavailableError(
-        absl::StrCat("no server at ", endpoint, " after ", absl::FormatDuration(timeout),
-                     ": start one with `tandem serve`, or name another with --endpoint"));
+        absl::StrCat("no server at ", endpoint, has_tls ? " speaks TLS that --tls-ca trusts" : "",
+                     " after ", absl::FormatDuration(timeout),
+                     ": start one with `tandem serve`, name another with --endpoint, or ",
+                     has_tls ? "check --tls-ca and whether it asks for --tls-cert"
+                             : "give --tls-ca if it has TLS"));
   }
   auto impl = std::make_unique<Impl>();
   impl->stub = gateway::v1::GatewayService::NewStub(channel);

@@ -54,14 +54,18 @@ class ServeReport {
     }
   }
 
-  void PrintReady(absl::Duration took) {
+  void PrintReady(absl::Duration took, const rpc::ServerSecurity& security) {
     was_ready_ = true;
     std::fprintf(stderr, "ready  grpc %s · metrics http://%s/metrics · %.1f s\n",
                  grpc_address_.c_str(), metrics_address_.c_str(), absl::ToDoubleSeconds(took));
     const std::string endpoint =
         grpc_address_ == "127.0.0.1:50051" ? "" : absl::StrCat(" --endpoint ", grpc_address_);
-    std::fprintf(stderr, "try    tandem generate%s --chat --prompt \"Write a haiku\"\n",
-                 endpoint.c_str());
+    const char* tls = security.tls.is_empty() ? ""
+                      : security.tls.ca.empty()
+                          ? " --tls-ca CA.pem"
+                          : " --tls-ca CA.pem --tls-cert C.pem --tls-key K.pem";
+    std::fprintf(stderr, "try    tandem generate%s%s --chat --prompt \"Write a haiku\"\n",
+                 endpoint.c_str(), tls);
   }
 
  private:
@@ -89,7 +93,7 @@ int RunServe(const ServeOptions& options) {
     InstallSignalHandlers(&supervisor);
     const absl::Status status = supervisor.StartAndWaitReady(absl::Minutes(30));
     if (status.ok()) {
-      report.PrintReady(absl::Now() - started_at);
+      report.PrintReady(absl::Now() - started_at, options.security);
       exit_code = supervisor.Run();
     } else if (!absl::IsCancelled(status)) {
       exit_code = Fail(static_cast<ExitCode>(supervisor.exit_code()), status);
