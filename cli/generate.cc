@@ -38,7 +38,10 @@ int RunGenerate(const GenerateOptions& options) {
   }
   std::string text;
   absl::StatusOr<v1::Finished> finished = StreamAnswer(*session->client, request, &text);
-  if (!finished.ok()) return Fail(kExitFailure, finished.status());
+  if (!finished.ok()) {
+    const bool is_usage = absl::IsInvalidArgument(finished.status());
+    return Fail(is_usage ? kExitUsage : kExitFailure, finished.status());
+  }
   if (isatty(STDOUT_FILENO) == 1 && !text.empty() && text.back() != '\n') std::puts("");
   std::fprintf(stderr, "%s\n", ClosingLine(*finished).c_str());
   return kExitOk;

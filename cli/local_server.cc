@@ -13,11 +13,10 @@ namespace tandem {
 
 absl::StatusOr<std::unique_ptr<LocalServer>> LocalServer::Start(ServeOptions options,
                                                                 int* exit_code) {
-  *exit_code = kExitModelFile;
   options.log_level = "warn";
   absl::StatusOr<StartPlan> plan = MakeStartPlan(options);
   if (!plan.ok()) {
-    if (absl::IsResourceExhausted(plan.status())) *exit_code = kExitMemory;
+    *exit_code = ExitCodeOfPlan(plan.status());
     return plan.status();
   }
   auto server = std::unique_ptr<LocalServer>(new LocalServer());

@@ -79,6 +79,19 @@ void AddEval(CLI::App& app, tandem::PerplexityCommand& options, Run& run) {
   command->callback([&] { run = [&options] { return tandem::RunPerplexity(options); }; });
 }
 
+// The command as far as it was understood: "tandem eval".
+std::string Command(const CLI::App& app) {
+  std::string command = app.get_name();
+  for (const CLI::App* parsed : app.get_subcommands()) command += " " + Command(*parsed);
+  return command;
+}
+
+// What is wrong with the command line.
+std::string What(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
+  const bool is_unknown = app.get_subcommands().empty() && argc > 1 && argv[1][0] != '-';
+  return is_unknown ? "there is no command '" + std::string(argv[1]) + "'" : error.what();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -105,7 +118,8 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    std::fprintf(stderr, "tandem: %s: see `tandem --help`\n", error.what());
+    std::fprintf(stderr, "tandem: %s: see `%s --help`\n", What(app, error, argc, argv).c_str(),
+                 Command(app).c_str());
     return tandem::kExitUsage;
   }
   return run();

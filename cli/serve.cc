@@ -80,10 +80,7 @@ class ServeReport {
 int RunServe(const ServeOptions& options) {
   const absl::Time started_at = absl::Now();
   absl::StatusOr<StartPlan> plan = MakeStartPlan(options);
-  if (!plan.ok()) {
-    return Fail(absl::IsResourceExhausted(plan.status()) ? kExitMemory : kExitModelFile,
-                plan.status());
-  }
+  if (!plan.ok()) return Fail(ExitCodeOfPlan(plan.status()), plan.status());
   std::fprintf(stderr, "%s", plan->ToString().c_str());
   int exit_code = kExitOk;
   if (!options.dry_run) {

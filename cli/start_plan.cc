@@ -101,11 +101,6 @@ absl::Status CheckFit(const StartPlan& plan) {
       fixed / kGiB, plan.pool_bytes / kGiB, plan.available_bytes / kGiB, remedy));
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(path));
-  return Tokenizer::FromGguf(*file);
-}
-
 }  // namespace
 
 std::string StartPlan::ToString() const {
@@ -128,6 +123,11 @@ absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options) {
   ASSIGN_OR_RETURN(plan.resolved.models, FindModels(options.target, options.draft));
   if (options.no_draft) plan.resolved.models.draft.clear();
   ASSIGN_OR_RETURN(const PlannedModel target, PlanModel(plan.resolved.models.target));
+  if (options.context_tokens > target.config.context_length) {
+    return absl::OutOfRangeError(absl::StrCat("--ctx ", options.context_tokens, " is more than ",
+                                              target.config.name, " was trained for: at most ",
+                                              target.config.context_length));
+  }
   plan.resolved.context_tokens =
       options.context_tokens > 0 ? options.context_tokens
                                  : std::min(target.config.context_length, kDefaultContextTokens);
@@ -153,9 +153,14 @@ absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options) {
   return plan;
 }
 
+ExitCode ExitCodeOfPlan(const absl::Status& status) {
+  if (absl::IsResourceExhausted(status)) return kExitMemory;
+  return absl::IsOutOfRange(status) ? kExitUsage : kExitModelFile;
+}
+
 absl::Status CheckPair(const std::string& target_path, const std::string& draft_path) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> target, LoadTokenizer(target_path));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> draft, LoadTokenizer(draft_path));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> target, Tokenizer::FromFile(target_path));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> draft, Tokenizer::FromFile(draft_path));
   const int32_t shared = std::min(target->vocab_size(), draft->vocab_size());
   for (int32_t id = 0; id < shared; ++id) {
     if (target->TokenText(id) == draft->TokenText(id)) continue;

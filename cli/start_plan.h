@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "cli/exit_codes.h"
 #include "cli/serve_options.h"
 
 namespace tandem {
@@ -28,8 +29,10 @@ struct StartPlan {
 
 // Reads both files' metadata. INVALID_ARGUMENT for a file or a pair that cannot be
 // served (vocabularies that differ: names the first token), RESOURCE_EXHAUSTED with the
-// nearest setting that fits when memory is short. Creates the socket folder.
+// nearest setting that fits when memory is short, OUT_OF_RANGE for options that do not fit
+// the model. Creates the socket folder.
 absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options);
+ExitCode ExitCodeOfPlan(const absl::Status& status);
 
 // Tokens of draft and target must mean the same: INVALID_ARGUMENT with the first that
 // does not. Special tokens may be named differently: they are never drafted.

@@ -9,16 +9,10 @@
 #include "absl/strings/str_join.h"
 #include "cli/exit_codes.h"
 #include "common/base/status_macros.h"
-#include "common/gguf/gguf.h"
 #include "common/tokenizer/tokenizer.h"
 
 namespace tandem {
 namespace {
-
-absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path) {
-  ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> file, GgufFile::Open(path));
-  return Tokenizer::FromGguf(*file);
-}
 
 absl::Status PrintIds(const Tokenizer& tokenizer, const std::string& text,
                       const EncodeOptions& options) {
@@ -30,7 +24,7 @@ absl::Status PrintIds(const Tokenizer& tokenizer, const std::string& text,
 }  // namespace
 
 int RunTokenize(const TokenizeOptions& options) {
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizer(options.model);
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::FromFile(options.model);
   if (!tokenizer.ok()) return Fail(kExitModelFile, tokenizer.status());
   const EncodeOptions encode = {
       .add_bos = options.add_bos,

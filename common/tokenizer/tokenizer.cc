@@ -79,6 +79,11 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufFile& f
   return Create(std::move(spec));
 }
 
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromFile(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(path));
+  return FromGguf(*file);
+}
+
 Tokenizer::Tokenizer(TokenizerSpec spec, std::vector<TokenType> types, BpeModel model)
     : model_kind_(spec.model),
       pre_tokenizer_(spec.pre_tokenizer),

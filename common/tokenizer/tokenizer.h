@@ -48,6 +48,8 @@ class Tokenizer {
 
   // Create(TokenizerSpecFromGguf(file)); keeps nothing of the file.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(const GgufFile& file);
+  // The same of the file at `path`; errors also as GgufFile::Open.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromFile(const std::string& path);
 
   // The tokens of `text`. Bytes that are not UTF-8 count as U+FFFD, as if Python had
   // decoded them with errors="replace". With kParse the text of CONTROL and UNKNOWN

@@ -101,7 +101,8 @@ absl::Status Gateway::CheckDraft() const {
   if (draft_ == nullptr) return absl::OkStatus();
   const std::optional<WorkerDescription> draft = draft_->Description();
   if (!draft.has_value()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(draft->model_path));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
+                   Tokenizer::FromFile(draft->model_path));
   return CheckSameVocabulary(model_->tokenizer(), *tokenizer);
 }
 

@@ -19,11 +19,6 @@ std::string SpecialText(const Tokenizer& tokenizer, int32_t id) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(path));
-  return Tokenizer::FromGguf(*file);
-}
-
 absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const Source& source) {
   ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(source.path));
   if (ModelFingerprint(*file) != source.fingerprint) {

@@ -68,7 +68,4 @@ class ServedModel {
 // draft of another vocabulary proposes nonsense.
 absl::Status CheckSameVocabulary(const Tokenizer& target, const Tokenizer& draft);
 
-// The vocabulary alone.
-absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path);
-
 }  // namespace tandem::gateway

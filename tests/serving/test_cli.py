@@ -80,6 +80,10 @@ def test_serve_dry_run_prints_the_plan():
 @pytest.mark.parametrize("code,arguments", [
     (2, ["serve", "--no-such-flag"]),
     (2, ["generate"]),
+    (2, ["serv"]),
+    (2, ["eval"]),
+    (2, ["serve", *MODELS, "--ctx", "100000"]),
+    (2, ["generate", *MODELS, "--prompt", "", "--max-tokens", "1"]),
     (2, ["generate", "--prompt", "x", "--speculation", "magic"]),
     (3, ["serve", "--target", "/nonexistent.gguf"]),
     (3, ["inspect", "/nonexistent.gguf"]),
@@ -90,8 +94,10 @@ def test_serve_dry_run_prints_the_plan():
 def test_exit_codes(code, arguments):
     result = tandem(*arguments, text_in="")
     assert result.returncode == code, result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
-    assert result.stderr.startswith("tandem: ")
+    lines = [line for line in result.stderr.strip().splitlines() if not line.startswith("load ")]
+    assert len(lines) == 1 and lines[0].startswith("tandem: "), result.stderr
+    if code == 2 and "--help" in lines[0]:
+        assert "no command 'serv'" in lines[0] or f"`tandem {arguments[0]} --help`" in lines[0]
 
 
 def test_busy_port_is_told(server):
