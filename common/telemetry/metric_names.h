@@ -23,7 +23,7 @@ struct MetricLabel {
   std::string_view values;
 };
 
-inline constexpr int kMaxMetricLabels = 3;
+inline constexpr int kMaxMetricLabels = 5;
 
 struct MetricSpec {
   std::string_view name;
@@ -44,6 +44,7 @@ enum class Metric : int8_t {
   kRequestsRejected,
   kRequestsRunning,
   kRequestsWaiting,
+  kRequestsLimit,
   kRequestDuration,
   kTimeToFirstToken,
   kTimePerOutputToken,
@@ -61,14 +62,27 @@ enum class Metric : int8_t {
   kSpecAcceptedPerPosition,
   kSpecBypass,
   kSpecDraftLength,
+  kSpecDecodeSeconds,
+  kSpecPlainSeconds,
   kStepDuration,
   kBatchSize,
   kKvPages,
   kKvUsageRatio,
+  kKvCacheConfigInfo,
+  kKvEvictions,
   kPreemptions,
+  kPressure,
   kPrefixCacheQueriedTokens,
   kPrefixCacheHitTokens,
   kVramBytes,
+  kVramTotal,
+  kVramFree,
+  kVramBudget,
+  kVramUnaccounted,
+  kStreamSendBlocked,
+  kStreamBuffered,
+  kModelLoadDuration,
+  kLogMessages,
   kCount,
 };
 
@@ -87,11 +101,14 @@ inline constexpr MetricType kHistogram = MetricType::kHistogram;
 inline constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kMetrics = [] {
   using namespace metric_internal;  // NOLINT(google-build-using-namespace): of this list only
   return std::array<MetricSpec, static_cast<size_t>(Metric::kCount)>{{
-      {"tandem_build_info", kGauge, "1; the version that runs.", {{{"version", ""}}}},
+      {"tandem_build_info",
+       kGauge,
+       "1; the version that runs.",
+       {{{"version", ""}, {"commit", ""}}}},
       {"tandem_model_info",
        kGauge,
        "1; what each worker has loaded.",
-       {{{"role", ""}, {"name", ""}, {"quantization", ""}}}},
+       {{{"role", ""}, {"name", ""}, {"format", ""}, {"quantization", ""}, {"parameters", ""}}}},
       {"tandem_ready", kGauge, "1 while requests are taken."},
       {"tandem_worker_up", kGauge, "1 while the worker takes steps.", {{{"role", kRoles}}}},
       {"tandem_worker_restarts_total",
@@ -108,6 +125,10 @@ inline constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kMe
        {{{"reason", "queue_full|invalid|not_found|duplicate|unavailable"}}}},
       {"tandem_requests_running", kGauge, "Requests in steps."},
       {"tandem_requests_waiting", kGauge, "Requests in the queue."},
+      {"tandem_requests_limit",
+       kGauge,
+       "Requests that may be in steps, and in the queue, at most.",
+       {{{"state", "running|waiting"}}}},
       {"tandem_request_duration_seconds",
        kHistogram,
        "From a call's arrival to its end.",
@@ -174,6 +195,10 @@ inline constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kMe
        {{{"reason", kBypassReasons}}}},
       {"tandem_spec_draft_length", kGauge,
        "Mean length of the drafts of the last step, in tokens."},
+      {"tandem_spec_decode_seconds_total", kCounter,
+       "Decode time of the answers that the next metric has an estimate for."},
+      {"tandem_spec_plain_decode_seconds_total", kCounter,
+       "What these answers would have taken one token a step, by measured step times."},
       {"tandem_step_duration_seconds",
        kHistogram,
        "Parts of a step: the round trip as the gateway sees it, compute and sample as the "
@@ -190,10 +215,23 @@ inline constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kMe
        "Pages of the shared pool.",
        {{{"state", "free|used|cached|pinned"}}}},
       {"tandem_kv_usage_ratio", kGauge, "Used pages over all pages, 0 to 1."},
+      {"tandem_kv_cache_config_info",
+       kGauge,
+       "1; the page pool: pages, bytes of a page, target positions in a page, K and V types.",
+       {{{"role", ""}, {"pages", ""}, {"page_bytes", ""}, {"page_tokens", ""}, {"kv_type", ""}}}},
+      {"tandem_kv_evictions_total",
+       kCounter,
+       "Cached pages given to a sequence that needed them.",
+       {{{"reason", "no_pages"}}}},
       {"tandem_preemptions_total",
        kCounter,
        "Times a sequence gave its pages to another.",
        {{{"reason", "no_pages"}}}},
+      {"tandem_pressure_total",
+       kCounter,
+       "What was done because pages ran short: pages evicted or dropped, draft tokens cut, "
+       "sequences preempted or refused.",
+       {{{"rung", "evict_cached|shorten_drafts|drop_draft_pages|preempt|refuse"}}}},
       {"tandem_prefix_cache_queried_tokens_total", kCounter,
        "Prompt tokens looked for among cached pages."},
       {"tandem_prefix_cache_hit_tokens_total", kCounter, "Prompt tokens found there."},
@@ -201,6 +239,29 @@ inline constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kMe
        kGauge,
        "Memory of the device (of the host where that is the device).",
        {{{"role", kRoles}, {"kind", "weights|kv|workspace|other"}}}},
+      {"tandem_vram_total_bytes", kGauge, "Memory that the device has."},
+      {"tandem_vram_free_bytes", kGauge, "Memory of the device that nobody uses."},
+      {"tandem_vram_budget_bytes", kGauge,
+       "What weights, workspace and page pool may take together, fixed at start."},
+      {"tandem_vram_unaccounted_bytes", kGauge,
+       "Used memory of the device that is in no series of tandem_vram_bytes: other programs, "
+       "contexts, fragments. 0 while pages of the pool were never touched."},
+      {"tandem_stream_send_blocked_seconds",
+       kHistogram,
+       "How long a message of a stream waited until the connection took it.",
+       {},
+       Buckets::kStep},
+      {"tandem_stream_buffered_bytes", kGauge,
+       "Text that clients have not taken yet, of all streams."},
+      {"tandem_model_load_duration_seconds",
+       kGauge,
+       "How long a worker took from its start: to have the weights in place (load), and then "
+       "until it took steps (warmup).",
+       {{{"role", kRoles}, {"phase", "load|warmup"}}}},
+      {"tandem_log_messages_total",
+       kCounter,
+       "Lines that the gateway logged.",
+       {{{"level", "debug|info|warn|error"}}}},
   }};
 }();
 

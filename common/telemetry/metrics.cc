@@ -72,16 +72,35 @@ struct Family {
 
 }  // namespace
 
-struct Metrics::State {
+// All that is registered, as prometheus-cpp looks at it.
+struct Metrics::State final : public prometheus::Collectable {
+  std::vector<prometheus::MetricFamily> Collect() const override;
   void Register(const MetricSpec& spec, Family* family);
   void MakeKnown(const MetricSpec& spec, std::vector<std::string_view> values, Metric metric);
   Series Get(Metric metric, const std::vector<std::string_view>& values);
 
   std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
   std::shared_ptr<ProcessMetrics> process = std::make_shared<ProcessMetrics>();
-  std::mutex mutex;
+  mutable std::mutex mutex;
   std::array<Family, static_cast<size_t>(Metric::kCount)> families;
+  std::string model;                           // guarded by `mutex`
+  std::vector<std::function<void()>> updates;  // not changed after the first look
+  mutable std::mutex look_mutex;               // one look at a time
 };
+
+std::vector<prometheus::MetricFamily> Metrics::State::Collect() const {
+  const std::lock_guard look_lock(look_mutex);
+  for (const auto& update : updates) update();
+  std::vector<prometheus::MetricFamily> families = registry->Collect();
+  const std::lock_guard lock(mutex);
+  if (model.empty()) return families;
+  for (prometheus::MetricFamily& family : families) {
+    for (prometheus::ClientMetric& metric : family.metric) {
+      metric.label.push_back({"model", model});
+    }
+  }
+  return families;
+}
 
 void Metrics::State::Register(const MetricSpec& spec, Family* family) {
   const std::string name(spec.name);
@@ -153,13 +172,44 @@ void Metrics::Set(Metric metric, LabelValues labels, double value) {
   state_->Get(metric, labels).gauge->Set(value);
 }
 
+void Metrics::Change(Metric metric, double by) {
+  TANDEM_CHECK(SpecOf(metric).type == MetricType::kGauge);
+  state_->Get(metric, {}).gauge->Increment(by);
+}
+
+void Metrics::SetInfo(Metric metric, LabelValues labels) {
+  TANDEM_CHECK(SpecOf(metric).type == MetricType::kGauge && labels.size() > 0);
+  Family& family = state_->families[static_cast<size_t>(metric)];
+  const std::string first = JoinValues({*labels.begin()});
+  const std::string wanted = JoinValues(labels);
+  {
+    const std::lock_guard lock(state_->mutex);
+    for (auto i = family.series.begin(); i != family.series.end();) {
+      const auto old = i++;
+      if (old->first == wanted || old->first.rfind(first, 0) != 0) continue;
+      family.gauge->Remove(old->second.gauge);
+      family.series.erase(old);
+    }
+  }
+  Set(metric, labels, 1);
+}
+
 void Metrics::Observe(Metric metric, LabelValues labels, double value) {
   TANDEM_CHECK(SpecOf(metric).type == MetricType::kHistogram);
   state_->Get(metric, labels).histogram->Observe(value);
 }
 
+void Metrics::SetModel(std::string_view name) {
+  const std::lock_guard lock(state_->mutex);
+  state_->model = name;
+}
+
+void Metrics::BeforeLook(std::function<void()> update) {
+  state_->updates.push_back(std::move(update));
+}
+
 std::string Metrics::Render() const {
-  std::vector<prometheus::MetricFamily> families = state_->registry->Collect();
+  std::vector<prometheus::MetricFamily> families = state_->Collect();
   for (prometheus::MetricFamily& family : state_->process->Collect()) {
     families.push_back(std::move(family));
   }
@@ -167,7 +217,7 @@ std::string Metrics::Render() const {
 }
 
 std::vector<std::shared_ptr<prometheus::Collectable>> Metrics::collectables() const {
-  return {state_->registry, state_->process};
+  return {state_, state_->process};
 }
 
 }  // namespace tandem

@@ -1,6 +1,7 @@
 // Counts, and the page that Prometheus reads.
 #pragma once
 
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -33,9 +34,20 @@ class Metrics {
   // Requires a gauge.
   void Set(Metric metric, LabelValues labels, double value);
   void Set(Metric metric, double value) { Set(metric, {}, value); }
+  // The same, as a difference.
+  void Change(Metric metric, double by);
+  // Sets an `_info` gauge to 1, and drops its series with the same first label: what they
+  // told is over.
+  void SetInfo(Metric metric, LabelValues labels);
   // Requires a histogram.
   void Observe(Metric metric, LabelValues labels, double value);
   void Observe(Metric metric, double value) { Observe(metric, {}, value); }
+
+  // From here on every series has the label `model`.
+  void SetModel(std::string_view name);
+  // `update` is called before each look at the metrics, for figures that are read and not
+  // counted. Requires that what it uses outlives the last look. Before the first look.
+  void BeforeLook(std::function<void()> update);
 
   // In the text format of Prometheus.
   std::string Render() const;

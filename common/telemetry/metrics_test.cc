@@ -1,5 +1,6 @@
 #include "common/telemetry/metrics.h"
 
+#include <algorithm>
 #include <cctype>
 #include <set>
 
@@ -55,6 +56,39 @@ TEST(MetricsTest, CountsWhatItIsTold) {
   EXPECT_THAT(page, HasSubstr("tandem_kv_pages{state=\"used\"} 7"));
   EXPECT_THAT(page, HasSubstr("tandem_time_to_first_token_seconds_bucket{le=\"0.04\"} 1"));
   EXPECT_THAT(page, HasSubstr("tandem_time_to_first_token_seconds_bucket{le=\"0.02\"} 0"));
+}
+
+TEST(MetricsTest, EverySeriesTellsTheModelOnceItIsKnown) {
+  Metrics metrics;
+  EXPECT_THAT(metrics.Render(), Not(HasSubstr("model=")));
+  metrics.SetModel("tiny");
+  EXPECT_THAT(metrics.Render(), HasSubstr("tandem_requests_running{model=\"tiny\"} 0"));
+  EXPECT_THAT(metrics.Render(), HasSubstr("tandem_kv_pages{state=\"used\",model=\"tiny\"} 0"));
+}
+
+TEST(MetricsTest, AnInfoTellsOnlyWhatIsTrueNow) {
+  Metrics metrics;
+  metrics.SetInfo(Metric::kModelInfo, {"target", "a", "gguf", "Q4_1", "7"});
+  metrics.SetInfo(Metric::kModelInfo, {"draft", "b", "gguf", "Q4_1", "7"});
+  metrics.SetInfo(Metric::kModelInfo, {"target", "a", "gguf", "Q8_0", "7"});
+  const std::string page = metrics.Render();
+  EXPECT_THAT(page, Not(HasSubstr("name=\"a\",parameters=\"7\",quantization=\"Q4_1\"")));
+  EXPECT_THAT(page, HasSubstr("name=\"a\",parameters=\"7\",quantization=\"Q8_0\""));
+  EXPECT_THAT(page, HasSubstr("name=\"b\",parameters=\"7\",quantization=\"Q4_1\""));
+}
+
+TEST(MetricsTest, FiguresThatAreReadAreReadAtEachLook) {
+  Metrics metrics;
+  int looks = 0;
+  metrics.BeforeLook([&] { metrics.Set(Metric::kVramFree, ++looks); });
+  EXPECT_THAT(metrics.Render(), HasSubstr("tandem_vram_free_bytes 1"));
+  EXPECT_THAT(metrics.Render(), HasSubstr("tandem_vram_free_bytes 2"));
+}
+
+// Label values come from code, never from a request: the page has one size.
+TEST(MetricsTest, ThePageIsBounded) {
+  const std::string page = Metrics().Render();
+  EXPECT_LT(std::count(page.begin(), page.end(), '\n'), 1200);
 }
 
 TEST(MetricsServerTest, TakesAFreePortAndSaysWhichOneIsTaken) {

@@ -53,8 +53,10 @@ absl::StatusOr<LoadedModel> Load(const WorkerOptions& options,
   };
   LoadedModel model = {.executor = nullptr,
                        .quantization = MostlyUsedType(*file),
-                       .fingerprint = ModelFingerprint(*file)};
+                       .fingerprint = ModelFingerprint(*file),
+                       .load = {}};
   ASSIGN_OR_RETURN(model.executor, CreateCpuExecutor(*file, executor_options));
+  model.load = ProcessAge();
   return model;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "common/model/executor.h"
 #include "common/worker/worker_options.h"
 
@@ -15,6 +16,7 @@ struct LoadedModel {
   std::unique_ptr<Executor> executor;
   std::string quantization;  // the type that most bytes of the file have
   std::string fingerprint;   // ModelFingerprint of the file
+  absl::Duration load;       // from the start of the process to here
 };
 
 // Loads options.model onto the CPU, telling its progress in bytes. The file is no longer

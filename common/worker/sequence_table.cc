@@ -6,6 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
+#include "common/telemetry/log.h"
+#include "common/telemetry/trace_context.h"
 
 namespace tandem::worker {
 namespace {
@@ -80,6 +82,12 @@ absl::Status SequenceTable::Open(const OpenSequence& open) {
                                              limits_.vocab_size);
   if (status.ok()) sequence->sampler.Append(open.cached_token_ids);
   sequence->open_status = std::move(status);
+  if (const auto trace = ParseTraceparent(open.traceparent)) {
+    const auto log = trace->is_sampled ? LogInfo : LogDebug;
+    log("sequence opened", {{"sequence", absl::StrCat(static_cast<int64_t>(open.sequence))},
+                            {"trace_id", trace->trace_id},
+                            {"parent_id", trace->parent_id}});
+  }
   sequences_[open.sequence] = std::move(sequence);
   return absl::OkStatus();
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -20,6 +21,7 @@ struct OpenSequence {
   SequenceId sequence{};
   SamplingParams sampling;
   std::vector<int32_t> cached_token_ids;  // at its start; in pages already
+  std::string traceparent;                // W3C, of the request; empty: none
 };
 
 // One sequence's entry; the fields mean what they mean in proto/tandem/{target,draft}/v1.

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
@@ -131,6 +132,22 @@ int64_t ResidentPrivateBytes() {
   int64_t shared = 0;
   std::ifstream("/proc/self/statm") >> size >> resident >> shared;
   return (resident - shared) * sysconf(_SC_PAGESIZE);
+}
+
+absl::Duration ProcessAge() {
+  // proc(5): field 22 of stat, counted after the name, which may hold anything.
+  std::ifstream stat("/proc/self/stat");
+  std::string text;
+  std::getline(stat, text, ')');
+  std::string skipped;
+  for (int field = 3; field < 22; ++field) stat >> skipped;
+  int64_t started_ticks = 0;
+  double uptime_s = 0.0;
+  if (!(stat >> started_ticks) || !(std::ifstream("/proc/uptime") >> uptime_s)) {
+    return absl::ZeroDuration();
+  }
+  const double started_s = 1.0 * started_ticks / sysconf(_SC_CLK_TCK);
+  return std::max(absl::ZeroDuration(), absl::Seconds(uptime_s - started_s));
 }
 
 int64_t NewIncarnation() {

@@ -61,6 +61,9 @@ class ModelFileGuard {
 // Bytes of memory resident in this process that are no shared memory.
 int64_t ResidentPrivateBytes();
 
+// Since the process began; to 10 ms.
+absl::Duration ProcessAge();
+
 // A number that differs from start to start; at least 1.
 int64_t NewIncarnation();
 

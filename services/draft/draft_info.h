@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/time/time.h"
+
 namespace tandem::draft {
 
 // The fields mean what they mean in proto/tandem/draft/v1.
@@ -21,6 +23,7 @@ struct DraftInfo {
   int32_t max_logits_rows = 0;
   int64_t incarnation = 0;
   std::string ring_name;
+  absl::Duration load, warmup;
 };
 
 }  // namespace tandem::draft

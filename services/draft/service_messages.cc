@@ -73,7 +73,8 @@ absl::StatusOr<worker::WorkerStep> FromMessage(const v1::ProposeRequest& request
     step.open.push_back(
         {.sequence = SequenceId(open.sequence_id()),
          .sampling = FromMessage(open.sampling()),
-         .cached_token_ids = {open.cached_token_ids().begin(), open.cached_token_ids().end()}});
+         .cached_token_ids = {open.cached_token_ids().begin(), open.cached_token_ids().end()},
+         .traceparent = open.traceparent()});
   }
   for (const v1::SequenceStep& message : request.sequences()) {
     absl::StatusOr<worker::SequenceStep> sequence = FromMessage(message);
@@ -116,6 +117,8 @@ void ToMessage(const DraftInfo& info, v1::GetInfoResponse* response) {
   response->set_max_logits_rows(info.max_logits_rows);
   response->set_incarnation(info.incarnation);
   response->set_ring_name(info.ring_name);
+  response->set_load_ns(absl::ToInt64Nanoseconds(info.load));
+  response->set_warmup_ns(absl::ToInt64Nanoseconds(info.warmup));
 }
 
 }  // namespace tandem::draft

@@ -172,6 +172,7 @@ absl::StatusOr<GenerationRequest> ToGenerationRequest(const v1::GenerateRequest&
   const v1::Stopping& stopping = request.stopping();
   GenerationRequest result{
       .request_id = context.request_id,
+      .traceparent = context.traceparent,
       .sampling = ToSampling(request, model, context),
       .stopping = {.max_tokens = stopping.max_tokens(),
                    .stop = {stopping.stop().begin(), stopping.stop().end()},

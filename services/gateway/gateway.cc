@@ -23,7 +23,7 @@ constexpr absl::Duration kWatchInterval = absl::Milliseconds(100);
 
 Gateway::Gateway(const GatewayOptions& options)
     : options_(options), observer_(&metrics_), service_(&observer_) {
-  metrics_.Set(Metric::kBuildInfo, {kVersion}, 1);
+  metrics_.Set(Metric::kBuildInfo, {kVersion, kCommit}, 1);
 }
 
 Gateway::~Gateway() { Stop(); }
@@ -128,6 +128,7 @@ void Gateway::StartEngine() {
                        .context_length = context,
                        .max_running = options_.max_running,
                        .max_waiting = options_.max_waiting});
+  observer_.OnLimits(options_.max_running, options_.max_waiting);
   server_->SetServing(true);
   observer_.OnReady(true);
 }

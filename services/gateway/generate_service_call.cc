@@ -9,6 +9,7 @@
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/status_convert.h"
+#include "common/telemetry/trace_context.h"
 #include "services/gateway/service_errors.h"
 #include "services/gateway/validation.h"
 
@@ -29,6 +30,14 @@ absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
   return absl::FromChrono(deadline) - absl::Now();
 }
 
+// The call's W3C header; empty when it has none, or none that is valid.
+std::string TraceparentOf(const grpc::CallbackServerContext& context) {
+  const auto found = context.client_metadata().find("traceparent");
+  if (found == context.client_metadata().end()) return "";
+  const std::string_view value(found->second.data(), found->second.size());
+  return ParseTraceparent(value).has_value() ? std::string(value) : "";
+}
+
 }  // namespace
 
 GenerateCall* GenerateCall::Start(grpc::CallbackServerContext* context,
@@ -45,7 +54,11 @@ GenerateCall::GenerateCall(grpc::CallbackServerContext* context, MetricsObserver
     : context_(context),
       metrics_(metrics),
       arrival_(Clock::Steady().Now()),
-      time_limit_(TimeLeft(*context)) {}
+      time_limit_(TimeLeft(*context)),
+      traceparent_(TraceparentOf(*context)) {}
+
+// What was never taken waits no more.
+GenerateCall::~GenerateCall() { metrics_->OnBuffered(-reported_bytes_); }
 
 absl::Status GenerateCall::Submit(const v1::GenerateRequest& message, const Backend& backend) {
   const ServedModel& model = *backend.model;
@@ -56,6 +69,7 @@ absl::Status GenerateCall::Submit(const v1::GenerateRequest& message, const Back
                                        {.request_id = message.request_id().empty()
                                                           ? absl::StrFormat("%016x", RandomNumber())
                                                           : message.request_id(),
+                                        .traceparent = traceparent_,
                                         .seed = RandomNumber(),
                                         .arrival = arrival_,
                                         .deadline = arrival_ + time_limit_}));
@@ -85,6 +99,7 @@ void GenerateCall::OnDelta(TokenDelta delta) {
   {
     const std::lock_guard lock(mutex_);
     buffer_.PutDelta(std::move(delta));
+    ReportBuffered();
   }
   Pump();
 }
@@ -144,6 +159,8 @@ void GenerateCall::Pump() {
       if (!event.has_value()) break;
       is_writing_ = ToMessage(*event, stream_, &message_);
     }
+    ReportBuffered();
+    write_start_ = Clock::Steady().Now();
     if (!is_writing_) {
       end = buffer_.End();
       if (!end.has_value()) return;
@@ -163,17 +180,27 @@ void GenerateCall::FinishWith(const absl::Status& end) {
                     .code = rpc::CodeName(status.error_code()),
                     .finish_reason = finish_reason_,
                     .is_rejected = !was_started_,
-                    .duration = Clock::Steady().Now() - arrival_});
+                    .duration = Clock::Steady().Now() - arrival_,
+                    .request_id = stream_.request_id,
+                    .traceparent = traceparent_});
   Finish(status);
+}
+
+void GenerateCall::ReportBuffered() {
+  metrics_->OnBuffered(buffer_.num_bytes() - reported_bytes_);
+  reported_bytes_ = buffer_.num_bytes();
 }
 
 void GenerateCall::OnWriteDone(bool ok) {
   bool may_go_on = false;
+  absl::Duration waited;
   {
     const std::lock_guard lock(mutex_);
     is_writing_ = false;
     may_go_on = buffer_.IsFull();
+    waited = Clock::Steady().Now() - write_start_;
   }
+  metrics_->OnSent(waited);
   if (!ok) CancelRequest("the client is gone");
   Pump();
   // What waited is being written: the engine may go on with the sequence.

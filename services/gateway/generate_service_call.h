@@ -27,6 +27,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
                              const v1::GenerateRequest& request, const Backend* backend,
                              const absl::Status& unavailable, MetricsObserver* metrics);
 
+  ~GenerateCall() override;
+
   // GenerationSink, on the engine's thread:
   void OnStarted(const StartedInfo& info) override;
   void OnDelta(TokenDelta delta) override;
@@ -50,11 +52,14 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   void End(absl::Status status);
   void FinishUnread(const absl::Status& end);
   void FinishWith(const absl::Status& end);
+  // Tells the metrics how much waits. Requires the lock.
+  void ReportBuffered();
 
   grpc::CallbackServerContext* context_;
   MetricsObserver* metrics_;
   const absl::Duration arrival_;
   const absl::Duration time_limit_;  // from the arrival to the client's deadline
+  const std::string traceparent_;    // valid, or empty
   EngineThread* engine_ = nullptr;
 
   mutable std::mutex mutex_;  // of what follows
@@ -72,6 +77,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   std::recursive_mutex context_mutex_;
   bool is_done_ = false;
   grpc::Alarm cut_off_;
+  absl::Duration write_start_;
+  int64_t reported_bytes_ = 0;
 
   std::shared_ptr<GenerateCall> self_;  // until OnDone
 };

@@ -1,16 +1,83 @@
 #include "services/gateway/metrics_observer.h"
 
 #include <algorithm>
+#include <array>
+#include <optional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/base/host_memory.h"
 #include "common/telemetry/log.h"
+#include "common/telemetry/trace_context.h"
 
 namespace tandem::gateway {
 namespace {
 
 double Seconds(absl::Duration duration) { return absl::ToDoubleSeconds(duration); }
 
+const char* FormatOf(const std::string& model_path) {
+  return absl::EndsWith(model_path, ".gguf") ? "gguf" : "safetensors";
+}
+
+// Lines logged since the last call; `counted` remembers.
+void CountLogMessages(std::array<int64_t, kLogLevels.size()>* counted, Metrics* metrics) {
+  const auto counts = NumLogMessages();
+  for (size_t i = 0; i < counts.size(); ++i) {
+    const auto more = static_cast<double>(counts[i] - (*counted)[i]);
+    if (more > 0) metrics->Add(Metric::kLogMessages, {kLogLevels[i]}, more);
+  }
+  *counted = counts;
+}
+
+// One line for each answer that somebody traces, or that failed through no fault of theirs.
+void LogCall(const CallInfo& call) {
+  const std::optional<TraceContext> trace = ParseTraceparent(call.traceparent);
+  const std::string seconds = absl::StrFormat("%.3f", Seconds(call.duration));
+  const auto log = call.code == "INTERNAL"      ? LogError
+                   : trace && trace->is_sampled ? LogInfo
+                                                : LogDebug;
+  if (!trace.has_value()) {
+    return log("request over", {{"request_id", call.request_id},
+                                {"code", call.code},
+                                {"finish_reason", call.finish_reason},
+                                {"seconds", seconds}});
+  }
+  log("request over", {{"request_id", call.request_id},
+                       {"code", call.code},
+                       {"finish_reason", call.finish_reason},
+                       {"seconds", seconds},
+                       {"trace_id", trace->trace_id},
+                       {"parent_id", trace->parent_id}});
+}
+
 }  // namespace
+
+MetricsObserver::MetricsObserver(Metrics* metrics)
+    : metrics_(metrics), memory_(std::make_shared<Memory>()) {
+  metrics_->BeforeLook(
+      [metrics, memory = memory_, counted = std::array<int64_t, kLogLevels.size()>()]() mutable {
+        ReportMemory(*memory, metrics);
+        CountLogMessages(&counted, metrics);
+      });
+}
+
+// The host's memory: where the device has its own, the workers' links tell it.
+void MetricsObserver::ReportMemory(const Memory& memory, Metrics* metrics) {
+  const HostMemory host = ReadHostMemory();
+  int64_t accounted = memory.pool;
+  int64_t budget = memory.pool;
+  for (int role = 0; role < kNumRoles; ++role) {
+    accounted += memory.of_role[role];
+    budget += memory.budget_of_role[role];
+  }
+  const int64_t used = host.total_bytes - host.available_bytes;
+  metrics->Set(Metric::kVramTotal, static_cast<double>(host.total_bytes));
+  metrics->Set(Metric::kVramFree, static_cast<double>(host.available_bytes));
+  metrics->Set(Metric::kVramBudget, static_cast<double>(budget));
+  metrics->Set(Metric::kVramUnaccounted,
+               static_cast<double>(std::max<int64_t>(0, used - accounted)));
+}
 
 void MetricsObserver::OnStep(const StepInfo& info) {
   const char* role = RoleName(info.role);
@@ -51,6 +118,10 @@ void MetricsObserver::OnFinished(const FinishedInfo& info) {
   metrics_->Observe(Metric::kRequestGenerationTokens, info.output_tokens);
   metrics_->Observe(Metric::kRequestPrefill, Seconds(info.prefill));
   metrics_->Observe(Metric::kRequestDecode, Seconds(info.decode));
+  if (info.estimated_plain_decode > absl::ZeroDuration()) {
+    metrics_->Add(Metric::kSpecDecodeSeconds, {}, Seconds(info.decode));
+    metrics_->Add(Metric::kSpecPlainSeconds, {}, Seconds(info.estimated_plain_decode));
+  }
   if (info.output_tokens > 1) {
     metrics_->Observe(Metric::kTimePerOutputToken,
                       Seconds(info.total - info.time_to_first_token) / (info.output_tokens - 1));
@@ -84,6 +155,10 @@ void MetricsObserver::OnGauges(const EngineGauges& gauges) {
   metrics_->Set(Metric::kKvPages, {"cached"}, gauges.pages_idle);
   metrics_->Set(Metric::kKvPages, {"pinned"}, gauges.pages_pinned);
   metrics_->Set(Metric::kKvUsageRatio, gauges.pages_total > 0 ? used / gauges.pages_total : 0.0);
+  // The pages of the draft are the draft's memory; the rest of the pool is the target's.
+  const double of_draft = static_cast<double>(gauges.pages_draft) * memory_->page;
+  metrics_->Set(Metric::kVramBytes, {"draft", "kv"}, of_draft);
+  metrics_->Set(Metric::kVramBytes, {"target", "kv"}, std::max(0.0, memory_->pool - of_draft));
   metrics_->Set(Metric::kWorkerUp, {"target"}, gauges.target_up ? 1 : 0);
   metrics_->Set(Metric::kWorkerUp, {"draft"}, gauges.draft_up ? 1 : 0);
   metrics_->Set(Metric::kSpecDraftLength, gauges.mean_draft_length);
@@ -92,13 +167,26 @@ void MetricsObserver::OnGauges(const EngineGauges& gauges) {
 void MetricsObserver::OnConnected(Role role, const WorkerDescription& worker,
                                   const ConnectionInfo& info) {
   const char* name = RoleName(role);
-  metrics_->Set(Metric::kModelInfo, {name, worker.name, worker.quantization}, 1);
+  metrics_->SetInfo(Metric::kModelInfo, {name, worker.name, FormatOf(worker.model_path),
+                                         worker.quantization, absl::StrCat(worker.num_parameters)});
+  metrics_->Set(Metric::kModelLoadDuration, {name, "load"}, Seconds(worker.load));
+  metrics_->Set(Metric::kModelLoadDuration, {name, "warmup"}, Seconds(worker.warmup));
+  const int index = static_cast<int>(role);
+  memory_->budget_of_role[index] = worker.weight_bytes + worker.workspace_bytes;
+  memory_->of_role[index] = worker.weight_bytes + worker.workspace_bytes + worker.other_bytes;
   metrics_->Set(Metric::kVramBytes, {name, "weights"}, static_cast<double>(worker.weight_bytes));
   metrics_->Set(Metric::kVramBytes, {name, "workspace"},
                 static_cast<double>(worker.workspace_bytes));
   metrics_->Set(Metric::kVramBytes, {name, "other"}, static_cast<double>(worker.other_bytes));
-  metrics_->Set(Metric::kVramBytes, {name, "kv"},
-                static_cast<double>(worker.num_pages) * static_cast<double>(worker.page_bytes));
+  if (role == Role::kTarget) {
+    metrics_->SetModel(worker.name);
+    memory_->page = worker.page_bytes;
+    memory_->pool = worker.num_pages * worker.page_bytes;
+    metrics_->Set(Metric::kVramBytes, {name, "kv"}, static_cast<double>(memory_->pool));
+    metrics_->SetInfo(Metric::kKvCacheConfigInfo,
+                      {name, absl::StrCat(worker.num_pages), absl::StrCat(worker.page_bytes),
+                       absl::StrCat(worker.facts.positions_per_page), worker.kv_type});
+  }
   if (info.is_restart) {
     metrics_->Add(Metric::kWorkerRestarts, {name, info.had_hung ? "hang" : "crash"});
     LogInfo(absl::StrCat("the ", name, " is back"));
@@ -123,6 +211,7 @@ void MetricsObserver::OnRingFailed(Role role, const absl::Status& status) {
 void MetricsObserver::OnCall(const CallInfo& call) {
   metrics_->Add(Metric::kRequests, {call.method, call.code, call.finish_reason});
   metrics_->Observe(Metric::kRequestDuration, {call.method}, Seconds(call.duration));
+  LogCall(call);
   const char* reason = call.code == "RESOURCE_EXHAUSTED" ? "queue_full"
                        : call.code == "INVALID_ARGUMENT" ? "invalid"
                        : call.code == "NOT_FOUND"        ? "not_found"
@@ -130,6 +219,19 @@ void MetricsObserver::OnCall(const CallInfo& call) {
                        : call.code == "UNAVAILABLE"      ? "unavailable"
                                                          : nullptr;
   if (call.is_rejected && reason != nullptr) metrics_->Add(Metric::kRequestsRejected, {reason});
+}
+
+void MetricsObserver::OnSent(absl::Duration waited) {
+  metrics_->Observe(Metric::kStreamSendBlocked, Seconds(waited));
+}
+
+void MetricsObserver::OnBuffered(int64_t num_bytes) {
+  if (num_bytes != 0) metrics_->Change(Metric::kStreamBuffered, static_cast<double>(num_bytes));
+}
+
+void MetricsObserver::OnLimits(int32_t max_running, int32_t max_waiting) {
+  metrics_->Set(Metric::kRequestsLimit, {"running"}, max_running);
+  metrics_->Set(Metric::kRequestsLimit, {"waiting"}, max_waiting);
 }
 
 }  // namespace tandem::gateway

@@ -1,6 +1,9 @@
 // Counts what engine, links and calls report.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
+#include <memory>
 #include <string>
 
 #include "common/telemetry/metrics.h"
@@ -16,12 +19,15 @@ struct CallInfo {
   const char* finish_reason = "none";
   bool is_rejected = true;  // if it failed: before it had begun
   absl::Duration duration;
+  // Of Generate, for the log.
+  std::string request_id;
+  std::string traceparent;
 };
 
 // Thread-safe; `metrics` is borrowed.
 class MetricsObserver final : public EngineObserver, public LinkObserver {
  public:
-  explicit MetricsObserver(Metrics* metrics) : metrics_(metrics) {}
+  explicit MetricsObserver(Metrics* metrics);
 
   void OnStep(const StepInfo& info) override;
   void OnSequenceStep(const SequenceStepInfo& info) override;
@@ -40,10 +46,26 @@ class MetricsObserver final : public EngineObserver, public LinkObserver {
   void OnRingFailed(Role role, const absl::Status& status) override;
 
   void OnCall(const CallInfo& call);
+  // A message of a stream was taken by the connection after `waited`.
+  void OnSent(absl::Duration waited);
+  // Text that waits for clients grew by so many bytes, or shrank.
+  void OnBuffered(int64_t num_bytes);
+  // How many requests there may be in steps, and in the queue.
+  void OnLimits(int32_t max_running, int32_t max_waiting);
   void OnReady(bool is_ready) { metrics_->Set(Metric::kReady, is_ready ? 1 : 0); }
 
  private:
+  // Memory of the device as workers told it, in bytes.
+  struct Memory {
+    std::atomic<int64_t> of_role[kNumRoles] = {};  // all but the pool
+    std::atomic<int64_t> budget_of_role[kNumRoles] = {};
+    std::atomic<int64_t> pool = 0;
+    std::atomic<int64_t> page = 0;
+  };
+  static void ReportMemory(const Memory& memory, Metrics* metrics);
+
   Metrics* metrics_;
+  std::shared_ptr<Memory> memory_;  // also of the look at the metrics
 };
 
 }  // namespace tandem::gateway

@@ -32,6 +32,8 @@ class StreamBuffer {
   // The end, once all events before it were taken.
   std::optional<absl::Status> End() const;
 
+  // Of text that waits.
+  int64_t num_bytes() const { return num_bytes_; }
   bool IsFull() const { return num_tokens_ >= kMaxTokens || num_bytes_ >= kMaxBytes; }
 
  private:

@@ -4,5 +4,7 @@
 namespace tandem::gateway {
 
 inline constexpr char kVersion[] = TANDEM_VERSION;
+// Of the sources, where the build was told (-DTANDEM_COMMIT); else "unknown".
+inline constexpr char kCommit[] = TANDEM_COMMIT;
 
 }  // namespace tandem::gateway

@@ -83,7 +83,8 @@ absl::StatusOr<worker::WorkerStep> FromMessage(const v1::VerifyRequest& request)
     step.open.push_back(
         {.sequence = SequenceId(open.sequence_id()),
          .sampling = FromMessage(open.sampling()),
-         .cached_token_ids = {open.cached_token_ids().begin(), open.cached_token_ids().end()}});
+         .cached_token_ids = {open.cached_token_ids().begin(), open.cached_token_ids().end()},
+         .traceparent = open.traceparent()});
   }
   for (const v1::SequenceStep& message : request.sequences()) {
     absl::StatusOr<worker::SequenceStep> sequence = FromMessage(message);
@@ -133,6 +134,8 @@ void ToMessage(const TargetInfo& info, v1::GetInfoResponse* response) {
   response->set_incarnation(info.incarnation);
   response->set_ring_name(info.ring_name);
   response->set_model_fingerprint(info.model_fingerprint);
+  response->set_load_ns(absl::ToInt64Nanoseconds(info.load));
+  response->set_warmup_ns(absl::ToInt64Nanoseconds(info.warmup));
 }
 
 }  // namespace tandem::target

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/time/time.h"
+
 namespace tandem::target {
 
 // The fields mean what they mean in proto/tandem/target/v1.
@@ -28,6 +30,7 @@ struct TargetInfo {
   int64_t incarnation = 0;
   std::string ring_name;
   std::string model_fingerprint;
+  absl::Duration load, warmup;
 };
 
 }  // namespace tandem::target

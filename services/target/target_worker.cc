@@ -81,6 +81,8 @@ absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Create(
       .incarnation = incarnation,
       .ring_name = options.use_ring ? options.ring_socket_path() : "",
       .model_fingerprint = model.fingerprint,
+      .load = model.load,
+      .warmup = worker::ProcessAge() - model.load,
   };
   return worker;
 }

@@ -33,6 +33,7 @@ struct StoppingParams {
 // Validated, tokenized; ready to run.
 struct GenerationRequest {
   std::string request_id;
+  std::string traceparent;      // W3C, valid; empty: none
   std::vector<int32_t> prompt;  // at least 1 token
   SamplingParams sampling;
   StoppingParams stopping;

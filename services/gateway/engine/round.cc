@@ -114,7 +114,8 @@ OpenSequence Engine::Impl::Open(Role role, Sequence* sequence) {
   const auto first = sequence->tokens.begin();
   return {.sequence = sequence->id,
           .sampling = sequence->request.sampling,
-          .cached_token_ids = {first, first + state.kv_length}};
+          .cached_token_ids = {first, first + state.kv_length},
+          .traceparent = sequence->request.traceparent};
 }
 
 WorkerStep Engine::Impl::VerifyStepOf(const Round& round) {

@@ -24,6 +24,7 @@ struct OpenSequence {
   SequenceId sequence{};
   SamplingParams sampling;
   std::vector<int32_t> cached_token_ids;  // at its start; in pages already
+  std::string traceparent;                // W3C, of the request; empty: none
 };
 
 struct SequenceStep {

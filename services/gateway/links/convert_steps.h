@@ -58,6 +58,8 @@ WorkerDescription ToDescription(const Info& info) {
           .workspace_bytes = info.workspace_bytes(),
           .other_bytes = info.other_bytes(),
           .incarnation = info.incarnation(),
+          .load = absl::Nanoseconds(info.load_ns()),
+          .warmup = absl::Nanoseconds(info.warmup_ns()),
           .ring_path = info.ring_name(),
           .facts = {.vocab_size = info.vocabulary_size(),
                     .context_length = info.context_length_tokens(),

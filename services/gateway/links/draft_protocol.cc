@@ -65,6 +65,7 @@ void DraftProtocol::ToMessage(const WorkerStep& step, Request* request) {
     ToSamplingMessage(open.sampling, message->mutable_sampling());
     message->mutable_cached_token_ids()->Add(open.cached_token_ids.begin(),
                                              open.cached_token_ids.end());
+    message->set_traceparent(open.traceparent);
   }
   for (const SequenceStep& sequence : step.sequences) {
     v1::SequenceStep* message = request->add_sequences();

@@ -81,6 +81,7 @@ void TargetProtocol::ToMessage(const WorkerStep& step, Request* request) {
     ToSamplingMessage(open.sampling, message->mutable_sampling());
     message->mutable_cached_token_ids()->Add(open.cached_token_ids.begin(),
                                              open.cached_token_ids.end());
+    message->set_traceparent(open.traceparent);
     message->mutable_sampling()->set_logprobs(open.sampling.logprobs);
     message->mutable_sampling()->set_top_logprobs(open.sampling.top_logprobs);
   }

@@ -19,9 +19,10 @@ struct WorkerDescription {
   int64_t weight_bytes = 0;
   int64_t workspace_bytes = 0;
   int64_t other_bytes = 0;
-  int64_t incarnation = 0;  // of the process
-  std::string ring_path;    // empty: steps go by gRPC
-  WorkerFacts facts;        // `incarnation` in it is the link's, of the session
+  int64_t incarnation = 0;      // of the process
+  absl::Duration load, warmup;  // that it took to start
+  std::string ring_path;        // empty: steps go by gRPC
+  WorkerFacts facts;            // `incarnation` in it is the link's, of the session
 
   // The target's: which model it is, and what it hands out; 0 and empty for the draft.
   std::string model_fingerprint;

@@ -1,0 +1,67 @@
+"""Fixtures of tests/serving, and a real Prometheus beside a server under load."""
+
+import concurrent.futures
+import os
+import pathlib
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "deploy" / "grafana"),
+                str(ROOT / "clients" / "python"), str(pathlib.Path(__file__).parent)]
+
+from serving.conftest import Client, Server, api, models  # noqa: E402,F401
+from prometheus_server import Prometheus  # noqa: E402
+
+LOAD_S = 12
+PROMPTS = ["The sea was calm and", "1 2 3 4 5 6 7 8 9", "A list of colours: red, green, red, green,",
+           "Once upon a time there was"]
+
+
+def put_under_load(client, server, seconds):
+    """Requests of every kind that a panel shows, the draft's death among them."""
+    pb = client.pb
+    end = time.monotonic() + seconds
+    killed = False
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        number = 0
+        while time.monotonic() < end:
+            modes = ["AUTO", "DRAFT", "LOOKUP", "OFF"]
+            list(pool.map(lambda i: client.generate(PROMPTS[i % 4] * 6, max_tokens=24,
+                                                    mode=modes[i % 4]),
+                          range(number, number + 4)))
+            number += 4
+            client.stub.Tokenize(pb.TokenizeRequest(text="a few words"))
+            if not killed and time.monotonic() > end - seconds / 2:
+                server.kill_worker("draft")
+                killed = True
+
+
+class Scenario:
+    def __init__(self, server, prometheus, start, end):
+        self.server, self.prometheus, self.start, self.end = server, prometheus, start, end
+
+
+@pytest.fixture(scope="session")
+def scenario(api, models, tmp_path_factory):  # noqa: F811
+    """A server that was under load for a while, and Prometheus that saw it."""
+    server = Server().wait_ready()
+    prometheus = None
+    try:
+        address = server.metrics_url.split("//")[1].split("/")[0]
+        prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), [address])
+        prometheus.wait("up == 1")
+        start = time.time()
+        put_under_load(Client(api, server.address), server,
+                       float(os.environ.get("TANDEM_LOAD_S", LOAD_S)))
+        prometheus.wait('tandem_worker_up{role="draft"} == 1 and on (role) '
+                        "sum by (role) (tandem_worker_restarts_total) > 0")
+        # A recording rule sees the last scrape one evaluation later.
+        prometheus.wait("instance:tandem_speedup:ratio_rate5m")
+        yield Scenario(server, prometheus, start, time.time())
+    finally:
+        if prometheus is not None:
+            prometheus.stop()
+        server.stop()
