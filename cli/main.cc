@@ -8,6 +8,7 @@
 #include "cli/eval.h"
 #include "cli/exit_codes.h"
 #include "cli/generate.h"
+#include "cli/health.h"
 #include "cli/inspect.h"
 #include "cli/serve.h"
 #include "cli/tokenize.h"
@@ -63,6 +64,18 @@ void AddDoctor(CLI::App& app, tandem::DoctorOptions& options, Run& run) {
   command->callback([&] { run = [&options] { return tandem::RunDoctor(options); }; });
 }
 
+void AddHealth(CLI::App& app, tandem::HealthOptions& options, Run& run) {
+  CLI::App* command = app.add_subcommand("health", "tell by the exit code if a server is ready");
+  command->add_option("--endpoint", options.endpoint, "host:port or unix:/path")
+      ->capture_default_str();
+  command->add_flag("--live", options.is_live_enough, "any answer will do, as while it starts");
+  command->add_option("--tls-ca", options.security.tls.ca, "TLS: PEM of who signs the server");
+  command->add_option("--tls-cert", options.security.tls.certificate, "TLS: PEM of our own chain");
+  command->add_option("--tls-key", options.security.tls.key, "TLS: PEM of its key");
+  command->add_option("--timeout", options.timeout_s, "seconds")->capture_default_str();
+  command->callback([&] { run = [&options] { return tandem::RunHealth(options); }; });
+}
+
 void AddEval(CLI::App& app, tandem::PerplexityCommand& options, Run& run) {
   CLI::App* eval = app.add_subcommand("eval", "measure quality");
   eval->require_subcommand(1);
@@ -105,6 +118,7 @@ int main(int argc, char** argv) {
   tandem::GenerateOptions generate, chat;
   tandem::TokenizeOptions tokenize;
   tandem::DoctorOptions doctor;
+  tandem::HealthOptions health;
   tandem::PerplexityCommand perplexity;
   std::string file;
   Run run;
@@ -113,6 +127,7 @@ int main(int argc, char** argv) {
   AddChat(app, chat, run);
   AddFileCommands(app, file, tokenize, run);
   AddDoctor(app, doctor, run);
+  AddHealth(app, health, run);
   AddEval(app, perplexity, run);
   try {
     app.parse(argc, argv);

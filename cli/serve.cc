@@ -85,7 +85,9 @@ int RunServe(const ServeOptions& options) {
   int exit_code = kExitOk;
   if (!options.dry_run) {
     ServeReport report;
-    Supervisor supervisor(SupervisorOptions{}, MakeProcessSpecs(options, plan->resolved),
+    const SupervisorOptions supervision = {.stop_timeout = SupervisorOptions().stop_timeout +
+                                                           absl::Seconds(options.drain_timeout_s)};
+    Supervisor supervisor(supervision, MakeProcessSpecs(options, plan->resolved),
                           [&report](const ProcessEvent& event) { report.OnEvent(event); });
     InstallSignalHandlers(&supervisor);
     const absl::Status status = supervisor.StartAndWaitReady(absl::Minutes(30));

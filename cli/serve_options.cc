@@ -49,6 +49,11 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
       ->capture_default_str();
   command.add_flag("!--no-prefix-cache", options.prefix_cache,
                    "run every prompt from its start, keep no pages of others");
+  command
+      .add_option("--drain-timeout", options.drain_timeout_s,
+                  "seconds for running requests after SIGTERM")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
   command.add_option("--log-level", options.log_level, "what the processes log")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();
@@ -89,7 +94,8 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
       .argv = {bin + "/tandem-gateway", "--listen", options.listen, "--metrics-listen",
                options.metrics_listen, "--target", target_socket, "--ctx", context, "--max-running",
                absl::StrCat(options.max_running), "--max-waiting",
-               absl::StrCat(options.max_waiting), "--log-level", options.log_level}};
+               absl::StrCat(options.max_waiting), "--drain-timeout",
+               absl::StrCat(options.drain_timeout_s), "--log-level", options.log_level}};
   AddSecurity(options.security, &gateway.argv);
   if (!options.prefix_cache) gateway.argv.push_back("--no-prefix-cache");
   if (!resolved.models.draft.empty()) {

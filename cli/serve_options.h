@@ -30,6 +30,7 @@ struct ServeOptions {
   int32_t max_running = 16;
   int32_t max_waiting = 256;
   bool prefix_cache = true;
+  double drain_timeout_s = 30.0;  // for running requests after SIGTERM
   std::string log_level = "info";
   bool dry_run = false;
 };

@@ -3,7 +3,6 @@
 import json
 import pathlib
 import re
-import shutil
 import subprocess
 import time
 import urllib.error
@@ -16,9 +15,9 @@ RULES = ROOT / "deploy" / "prometheus"
 
 def find(program):
     """The path of a program of Debian's package prometheus."""
-    path = shutil.which(program)
-    assert path, f"no {program}: run scripts/setup --tests"
-    return path
+    path = ROOT / ".cache" / "prometheus" / "usr" / "bin" / program
+    assert path.exists(), f"no {program}: run scripts/setup --tests"
+    return str(path)
 
 
 class Prometheus:

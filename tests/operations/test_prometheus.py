@@ -169,3 +169,16 @@ def python_environment():
 
     folder = str(pathlib.Path(sys.executable).parent)
     return {**os.environ, "PATH": folder + os.pathsep + os.environ["PATH"]}
+
+
+def test_pictures_can_be_drawn(scenario, tmp_path):
+    """TANDEM_DRAW=docs/images keeps them."""
+    import os
+    import sys
+
+    out = os.environ.get("TANDEM_DRAW", str(tmp_path))
+    subprocess.run([sys.executable, str(ROOT / "tools" / "draw_dashboards.py"), "--prometheus",
+                    scenario.prometheus.url, "--start", str(scenario.start), "--end",
+                    str(scenario.end), "--out", out], check=True)
+    for board in panels.DASHBOARDS:
+        assert (pathlib.Path(out) / f"{board.uid}.png").stat().st_size > 10_000

@@ -1,0 +1,15 @@
+"""Client of Tandem: streams answers, synchronous and asynchronous.
+
+    with Client("localhost:50051") as client:
+        for delta in client.generate("Once upon a time", max_tokens=64):
+            print(delta.text, end="", flush=True)
+"""
+
+from tandem_client.aio import AsyncClient, AsyncStream
+from tandem_client.channel import Tls
+from tandem_client.client import Client, Stream
+from tandem_client.errors import TandemError
+from tandem_client.requests import Answer, Delta, Message, Options
+
+__all__ = ["Answer", "AsyncClient", "AsyncStream", "Client", "Delta", "Message", "Options",
+           "Stream", "TandemError", "Tls"]

@@ -1,0 +1,119 @@
+"""The synchronous client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from tandem.gateway.v1 import gateway_pb2 as pb
+from tandem.gateway.v1 import gateway_pb2_grpc
+
+from tandem_client import channel, errors
+from tandem_client.requests import Answer, Delta, Options, Prompt, to_message
+
+
+def _raise(error: grpc.RpcError) -> None:
+    call: Any = error
+    raise errors.from_parts(call.code(), call.details() or "",
+                            call.trailing_metadata() or ()) from error
+
+
+class Stream(Iterator[Delta]):
+    """An answer that is coming. Iterating gives its deltas; `answer` is all of it so far."""
+
+    def __init__(self, call: Any, first: pb.GenerateResponse | None) -> None:
+        self.answer = Answer()
+        self._call = call
+        self._first = first
+
+    def __next__(self) -> Delta:
+        while True:
+            try:
+                event, self._first = self._first or next(self._call), None
+            except grpc.RpcError as error:
+                _raise(error)
+            delta = self.answer.take(event)
+            if delta is not None:
+                return delta
+
+    def cancel(self) -> None:
+        """Ends it; its memory on the server is free within one step."""
+        self._call.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.cancel()
+
+
+class Client:
+    """One connection, or one to each address of "dns:///name:port". Thread-safe."""
+
+    def __init__(self, target: str, tls: channel.Tls | None = None) -> None:
+        options = channel.channel_options()
+        self._channel = (grpc.secure_channel(target, tls.credentials(), options) if tls
+                         else grpc.insecure_channel(target, options))
+        self._stub: Any = gateway_pb2_grpc.GatewayServiceStub(self._channel)  # type: ignore
+
+    def generate(self, prompt: Prompt, options: Options = Options(), *,
+                 timeout_s: float | None = None, overload_retries: int = 0,
+                 traceparent: str | None = None) -> Stream:
+        """Streams an answer; returns once the server has begun with it.
+
+        A full queue is tried again `overload_retries` times, after the delay that the server
+        asks for. Raises TandemError.
+        """
+        request = to_message(prompt, options)
+        metadata = [("traceparent", traceparent)] if traceparent else None
+        for attempt in range(overload_retries + 1):
+            call = self._stub.Generate(request, timeout=timeout_s, metadata=metadata)
+            try:
+                return Stream(call, next(call))
+            except grpc.RpcError as rpc_error:
+                try:
+                    _raise(rpc_error)
+                except errors.TandemError as error:
+                    if not error.is_overload or attempt == overload_retries:
+                        raise
+                    time.sleep(error.retry_delay_s or 0.0)
+        raise AssertionError("not reached")
+
+    def complete(self, prompt: Prompt, options: Options = Options(),
+                 **arguments: Any) -> Answer:
+        """The whole answer; arguments as `generate`."""
+        stream = self.generate(prompt, options, **arguments)
+        for _ in stream:
+            pass
+        return stream.answer
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(self._call(self._stub.Tokenize, pb.TokenizeRequest(text=text)).token_ids)
+
+    def detokenize(self, token_ids: list[int]) -> str:
+        response = self._call(self._stub.Detokenize, pb.DetokenizeRequest(token_ids=token_ids))
+        return str(response.text)
+
+    def get_model(self) -> pb.GetModelResponse:
+        response: pb.GetModelResponse = self._call(self._stub.GetModel, pb.GetModelRequest())
+        return response
+
+    def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return method(request, timeout=30)
+        except grpc.RpcError as error:
+            _raise(error)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()

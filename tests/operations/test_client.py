@@ -1,0 +1,188 @@
+"""The Python package of clients/python against a server, its types, and its example programs."""
+
+import asyncio
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import generate_messages
+import grpc
+import pytest
+from serving.conftest import BIN, Server
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "clients" / "python"
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory):
+    """The folder with the generated messages, as an installed package would have them."""
+    out = tmp_path_factory.mktemp("messages")
+    generate_messages.generate(out)
+    sys.path.insert(0, str(out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def server(models):
+    server = Server("--max-waiting", "0", "--max-running", "2", "--log-level", "info").wait_ready()
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def client(messages, server):
+    import tandem_client
+
+    with tandem_client.Client(server.address) as client:
+        yield client
+
+
+def test_streams_an_answer(client):
+    from tandem_client import Options
+
+    options = Options(max_tokens=12, token_ids=True)
+    stream = client.generate("The sea was", options)
+    deltas = list(stream)
+    assert "".join(delta.text for delta in deltas) == stream.answer.text
+    assert len(stream.answer.token_ids) == 12
+    assert stream.answer.finish_reason == "max_tokens"
+    assert stream.answer.started.prompt_tokens == 3
+    assert client.complete("The sea was", options).text == stream.answer.text
+    off = Options(max_tokens=12, token_ids=True, mode="off")
+    assert client.complete("The sea was", off).token_ids == stream.answer.token_ids
+
+
+def test_takes_chats_and_token_ids(client):
+    from tandem_client import Message, Options
+
+    chat = client.complete([Message("user", "Say hello.")], Options(max_tokens=4))
+    assert chat.finished.usage.prompt_tokens > 5
+    ids = client.tokenize("The sea was")
+    assert client.detokenize(ids) == "The sea was"
+    same = [client.complete(prompt, Options(max_tokens=4)).text for prompt in (ids, "The sea was")]
+    assert same[0] == same[1]
+    assert client.get_model().target.up
+
+
+def test_errors_carry_reason_and_fields(client):
+    from tandem_client import Options, TandemError
+
+    with pytest.raises(TandemError) as caught:
+        client.complete("x", Options(temperature=-1.0))
+    error = caught.value
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.reason == "INVALID_FIELD"
+    assert any("temperature" in field for field in error.fields), error.fields
+    assert not error.is_overload
+
+
+def test_a_full_server_is_tried_again_when_asked(client):
+    from tandem_client import Options, TandemError
+
+    long = Options(max_tokens=400)
+    first = [client.generate("1 2 3", long), client.generate("4 5 6", long)]
+    with pytest.raises(TandemError) as caught:
+        client.complete("7 8 9", Options(max_tokens=1))
+    assert caught.value.is_overload and caught.value.retry_delay_s > 0
+    for stream in first:
+        stream.cancel()
+    assert client.complete("7 8 9", Options(max_tokens=1), overload_retries=20).finished
+
+
+def test_asynchronous_streams(messages, server):
+    from tandem_client import AsyncClient, Options
+
+    async def run():
+        async with AsyncClient(server.address) as client:
+            stream = await client.generate("The sea was", Options(max_tokens=8))
+            text = "".join([delta.text async for delta in stream])
+            assert text == stream.answer.text and stream.answer.finish_reason == "max_tokens"
+            cancelled = await client.generate("1 2 3", Options(max_tokens=400))
+            await anext(cancelled)
+            cancelled.cancel()
+            both = await asyncio.gather(*(client.complete(
+                prompt, Options(max_tokens=4), overload_retries=20) for prompt in ("a", "b")))
+            assert all(answer.finished for answer in both)
+            assert (await client.get_model()).model
+
+    asyncio.run(run())
+
+
+def test_unavailable_is_tried_again_by_the_service_config(messages):
+    """Nothing listens: four attempts with their backoff, then the error; no endless waiting."""
+    from tandem_client import Client, TandemError, channel
+
+    policy = json.loads(channel.service_config())["methodConfig"][0]["retryPolicy"]
+    assert policy["retryableStatusCodes"] == ["UNAVAILABLE"] and policy["maxAttempts"] == 4
+    with Client("127.0.0.1:1") as client:
+        with pytest.raises(TandemError) as caught:
+            client.complete("x", timeout_s=10)
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_trace_reaches_the_logs_of_all_processes(client, server):
+    from tandem_client import Options
+
+    start = len(server.log)
+    prompt = "a secret sentence that no log may hold"
+    # Drafted by the draft model, so that both workers see it.
+    client.complete(prompt, Options(max_tokens=8, mode="draft", request_id="traced"),
+                    traceparent=TRACEPARENT)
+    server.wait_log('"request over".*"trace_id"', start=start)
+    lines = [json.loads(line) for line in server.log[start:] if line.startswith("{")]
+    traced = [line for line in lines if line.get("trace_id") == TRACEPARENT.split("-")[1]]
+    assert {line["component"] for line in traced} == {"gateway", "target", "draft"}
+    over = next(line for line in traced if line["message"] == "request over")
+    assert over["request_id"] == "traced" and over["code"] == "OK"
+    assert over["parent_id"] == TRACEPARENT.split("-")[2]
+    assert not any("secret" in line for line in server.log)
+
+
+def test_a_bad_trace_is_ignored(client):
+    from tandem_client import Options
+
+    assert client.complete("x", Options(max_tokens=1), traceparent="00-nonsense-01").finished
+
+
+def test_examples_run(messages, server):
+    environment = {**os.environ, "PYTHONPATH": f"{PACKAGE}{os.pathsep}{messages}"}
+    for arguments in (["stream.py", server.address, "Say hello."],
+                      ["many.py", server.address, "One two", "Three four"]):
+        result = subprocess.run([sys.executable, str(PACKAGE / "examples" / arguments[0]),
+                                 *arguments[1:]], env=environment, capture_output=True, text=True,
+                                check=False, timeout=60)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.strip()
+
+
+def test_the_example_in_cpp_runs(server):
+    example = BIN.parent / "test_bin" / "tandem-client-example"
+    result = subprocess.run([str(example), server.address, "Say hello."], capture_output=True,
+                            text=True, check=False, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+    refused = subprocess.run([str(example), "127.0.0.1:1", "x"], capture_output=True, text=True,
+                             check=False, timeout=60)
+    assert refused.returncode == 1 and "UNAVAILABLE" in refused.stderr
+
+
+def test_all_clients_publish_one_service_config():
+    config = (PACKAGE / "tandem_client" / "service_config.json").read_text(encoding="utf-8")
+    for example in ("cpp/stream.cc", "go/README.md"):
+        text = (ROOT / "clients" / example).read_text(encoding="utf-8")
+        found = re.search(r"\{\s*\"loadBalancingConfig\".*?\n\}", text, re.S).group(0)
+        assert json.loads(found) == json.loads(config), example
+
+
+def test_types_are_sound(messages):
+    result = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", str(PACKAGE / "pyproject.toml"),
+         "--cache-dir", str(messages / "mypy"), "-p", "tandem_client"], cwd=messages,
+        env={**os.environ, "MYPYPATH": f"{PACKAGE}{os.pathsep}{messages}"},
+        capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout

@@ -1,0 +1,83 @@
+"""The recipe of the image and the compose example. What a build needs an engine for is
+rehearsed by deploy/docker/rehearse."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DOCKER = ROOT / "deploy" / "docker"
+
+
+def test_hadolint_has_nothing_to_say():
+    hadolint = pathlib.Path(sys.executable).parent / "hadolint"
+    result = subprocess.run([str(hadolint), str(DOCKER / "Dockerfile")], capture_output=True,
+                            text=True, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+def stages():
+    """{name: its lines} of the Dockerfile."""
+    found = {}
+    name = None
+    for line in (DOCKER / "Dockerfile").read_text(encoding="utf-8").splitlines():
+        match = re.match(r"FROM \S+ AS (\S+)", line)
+        if match:
+            name = match.group(1)
+            found[name] = []
+        elif name:
+            found[name].append(line)
+    return found
+
+
+def test_final_stages_are_hardened():
+    found = stages()
+    assert set(found) == {"build-cpu", "cpu", "build-cuda", "cuda"}
+    for name in ("cpu", "cuda"):
+        text = "\n".join(found[name])
+        assert "USER 65532:65532" in text
+        assert 'ENTRYPOINT ["tini", "--", "tandem"]' in text
+        assert "HEALTHCHECK" in text and '"health"' in text
+        assert "org.opencontainers.image.licenses" in text
+        # No compiler, no sources: what is copied is what was built.
+        assert "stage-packages.sh run" in text and "stage-packages.sh build" not in text
+        assert f"COPY --from=build-{name} /out/ /usr/local/" in text
+
+
+def test_packages_are_those_of_setup():
+    """A library that is added to scripts/setup and not here would break the image."""
+    setup = (ROOT / "scripts" / "setup").read_text(encoding="utf-8")
+    listed = re.search(r"^packages=\((.*?)^\)", setup, re.M | re.S).group(1).split()
+    stage = (DOCKER / "stage-packages.sh").read_text(encoding="utf-8")
+    build = set(re.search(r'^build="(.*?)"', stage, re.M | re.S).group(1).split())
+    not_to_build = {"ccache", "libgtest-dev", "libgmock-dev", "python3", "python3-venv", "python3-dev"}
+    assert set(listed) - not_to_build - build == set()
+
+
+def test_compose_runs_the_image_as_the_pods_do():
+    compose = yaml.safe_load((DOCKER / "compose.yml").read_text(encoding="utf-8"))
+    tandem = compose["services"]["tandem"]
+    assert tandem["read_only"] is True and tandem["cap_drop"] == ["ALL"]
+    assert tandem["user"] == "65532:65532"
+    # Nothing is open to other machines.
+    for service in compose["services"].values():
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert int(tandem["stop_grace_period"].rstrip("s")) >= 40
+
+
+def test_compose_mounts_what_is_there():
+    for name in ("compose.yml", "compose.cpu.yml"):
+        text = (DOCKER / name).read_text(encoding="utf-8").replace("!reset null", "null")
+        for service in yaml.safe_load(text)["services"].values():
+            for volume in service.get("volumes", []):
+                source = volume.split(":")[0]
+                assert source.startswith("$") or (DOCKER / source).exists(), source
+
+
+def test_scripts_are_sound_shell():
+    for script in sorted(DOCKER.glob("stage-*.sh")):
+        subprocess.run(["sh", "-n", str(script)], check=True)
+    subprocess.run(["bash", "-n", str(DOCKER / "rehearse")], check=True)
