@@ -16,8 +16,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "operations.md"
 PROGRAMS = [["tandem", "serve"], ["tandem", "health"], ["tandem-gateway"], ["tandem-target"],
             ["tandem-draft"]]
-# What CLI11 appends to a flag: type, default, choices.
-HELP_LINE = re.compile(r"^  (-\S.*?)(?:\s{2,}(.*))?$")
+# A flag as CLI11 prints it: its names, its type with choices or range and default, its text.
+HELP_LINE = re.compile(r"^  (-[^ {]+)(?:\{false\})?"
+                       r"((?: (?:TEXT|INT|UINT|FLOAT)(?:\S* in \[[^\]]*\]\S*|\S*))?"
+                       r"(?: REQUIRED)?)\s*(.*)$")
 
 
 def flags_of(folder, program):
@@ -28,14 +30,14 @@ def flags_of(folder, program):
     for line in text.splitlines():
         match = HELP_LINE.match(line)
         if match:
-            flags.append([match.group(1).strip(), (match.group(2) or "").strip()])
+            flags.append([match.group(1) + match.group(2), match.group(3).strip()])
         elif flags and line.startswith(" " * 10) and line.strip():
             flags[-1][1] = (flags[-1][1] + " " + line.strip()).strip()
     return [flag for flag in flags if not flag[0].startswith("-h")]
 
 
 def cell(text):
-    return text.replace("|", "\\|").replace("{", "\\{")
+    return text.replace("|", "\\|")
 
 
 def flags_table(folder):

@@ -37,7 +37,7 @@ ARROWS = {
 }
 GRPC_PLACES = re.compile(
     r"^(services/\w+/(service|main|links/|grpc_|.*_service|.*_test)|services/\w+/.*(service|link|"
-    r"convert|transport|server|validation).*|cli/|common/rpc/|tests/|bench/)")
+    r"convert|transport|server|validation).*|cli/|clients/|common/rpc/|tests/|bench/)")
 BANNED_FOLDERS = {"util", "utils", "helpers", "misc"}
 BANNED_WORDS = [
     (re.compile(r"\bFIXME\b"), "FIXME: mend it, or TODO(#issue)"),
