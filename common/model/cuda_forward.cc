@@ -13,17 +13,8 @@
 namespace tandem {
 namespace {
 
-using cuda::AttentionSplit;
-using cuda::MatmulEnd;
-
-constexpr int64_t kAlignment = 256;
-constexpr int64_t kRowsOfBlock = 64;  // the kernels for many rows read whole blocks
-// Chunks of all groups of a step that attention may leave in memory between its blocks.
-constexpr int32_t kMaxGroupChunks = 128;
 // A step takes milliseconds; a device that takes this long does not answer any more.
 constexpr auto kDeviceTimeout = std::chrono::seconds(60);
-
-int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 // Bounds of shapes, so that few graphs serve all steps.
 int32_t Bucket(int32_t value, int32_t least) {
@@ -31,52 +22,6 @@ int32_t Bucket(int32_t value, int32_t least) {
 }
 
 }  // namespace
-
-template <typename T>
-T* CudaForward::Take(int64_t count) {
-  const int64_t offset = taken_;
-  taken_ += RoundUp(count * static_cast<int64_t>(sizeof(T)), kAlignment);
-  return base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + offset);
-}
-
-cuda::Activations CudaForward::TakeActivations(int64_t rows, int64_t cols) {
-  const int64_t padded_cols = cuda::PaddedCols(cols);
-  cuda::Activations activations = {.padded_cols = static_cast<int32_t>(padded_cols)};
-  activations.codes = Take<int8_t>(rows * padded_cols);
-  activations.scales = Take<float>(rows * padded_cols / cuda::kScaleCols);
-  activations.sums = Take<float>(rows * padded_cols / cuda::kScaleCols);
-  return activations;
-}
-
-void CudaForward::LayOut() {
-  taken_ = 0;
-  const int64_t rows = RoundUp(limits_.max_step_tokens, kRowsOfBlock);
-  const int64_t logits_rows = RoundUp(limits_.max_logits_rows, kRowsOfBlock);
-  device_.counts = Take<cuda::StepCounts>(1);
-  device_.token_ids = Take<int32_t>(rows);
-  device_.positions = Take<int32_t>(rows);
-  device_.logits_rows = Take<int32_t>(logits_rows);
-  device_.groups = Take<cuda::RowGroup>(rows);
-  fixed_bytes_ = taken_;
-  device_.page_tables = Take<int32_t>(table_entries_);
-
-  const int64_t q_dim = int64_t{config_.num_heads} * config_.head_dim;
-  const int64_t kv_dim = int64_t{config_.num_kv_heads} * config_.head_dim;
-  device_.residual = Take<float>(rows * config_.hidden_dim);
-  device_.qkv = Take<float>(rows * (q_dim + 2 * kv_dim));
-  device_.rope = Take<float2>(rows * (config_.rope_dim / 2));
-  device_.square_sums = Take<float>(rows * (config_.hidden_dim / 32));
-  device_.hidden = TakeActivations(rows, config_.hidden_dim);
-  device_.attention = TakeActivations(rows, q_dim);
-  device_.gated = TakeActivations(rows, config_.ffn_dim);
-  device_.last = TakeActivations(logits_rows, config_.hidden_dim);
-  device_.last_square_sums = Take<float>(logits_rows * (config_.hidden_dim / 32));
-  device_.partial =
-      Take<float>(cuda::PartialFloats(kMaxGroupChunks, config_.num_kv_heads, config_.head_dim));
-  device_.arrivals = Take<int32_t>(rows * config_.num_kv_heads);
-  device_.logits = Take<float>(int64_t{limits_.max_logits_rows} * config_.vocab_size);
-  device_.greatest = Take<uint64_t>(logits_rows);
-}
 
 absl::StatusOr<std::unique_ptr<CudaForward>> CudaForward::Create(const ModelConfig& config,
                                                                  const CudaWeights& weights,
@@ -99,6 +44,10 @@ absl::Status CudaForward::Allocate(DeviceLedger* ledger) {
       CudaStatus(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
                  "asking for the architecture"));
   may_overlap_ = major >= 9;
+  int cache_bytes = 0;
+  RETURN_IF_ERROR(CudaStatus(cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, device),
+                             "asking for the cache"));
+  if (may_overlap_) ahead_bytes_ = cache_bytes / 5;
   // A page holds at least 16 positions.
   table_entries_ = int64_t{limits_.max_step_tokens} + int64_t{limits_.max_step_tokens} * 8 +
                    limits_.max_positions;
@@ -273,158 +222,6 @@ absl::StatusOr<cudaGraphExec_t> CudaForward::GraphFor(const CudaStepShape& shape
   RETURN_IF_ERROR(CudaStatus(made, "making a graph"));
   graphs_.emplace(shape.key(), executable);
   return executable;
-}
-
-cuda::ResidualOutput CudaForward::ResidualWith(const float* norm_weights) const {
-  return {.residual = device_.residual,
-          .dim = config_.hidden_dim,
-          .norm_weights = norm_weights,
-          .square_sums = device_.square_sums,
-          .quantized = device_.hidden};
-}
-
-cuda::RmsScale CudaForward::RmsOf(const float* square_sums) const {
-  return {.square_sums = square_sums,
-          .num_blocks = config_.hidden_dim / 32,
-          .inverse_dim = 1.0f / static_cast<float>(config_.hidden_dim),
-          .epsilon = config_.norm_epsilon};
-}
-
-cudaError_t CudaForward::Matmul(const cuda::MatmulCall& call, int32_t max_rows) {
-  const cuda::LaunchOptions options = {.stream = stream_, .may_overlap = may_overlap_};
-  return max_rows <= cuda::kMaxFewRows ? cuda::LaunchMatmulFewRows(call, max_rows, options)
-                                       : cuda::LaunchMatmulManyRows(call, max_rows, options);
-}
-
-cudaError_t CudaForward::Record(const CudaStepShape& shape) {
-  cuda::EmbedCall embed = {.embedding = weights_.embedding,
-                           .token_ids = device_.token_ids,
-                           .positions = device_.positions,
-                           .counts = device_.counts,
-                           .out = ResidualWith(weights_.layers[0].attention_norm),
-                           .inverse_frequencies = weights_.rope_inv_freq,
-                           .rope_dim = config_.rope_dim,
-                           .rope = device_.rope,
-                           .greatest = device_.greatest,
-                           .max_logits_rows = shape.max_logits_rows};
-  embed.out.is_first = true;
-  // The first kernel waits for the copy before it.
-  if (const cudaError_t error = cuda::LaunchEmbed(embed, shape.max_rows, {.stream = stream_});
-      error != cudaSuccess) {
-    return error;
-  }
-  for (int32_t i = 0; i < config_.num_layers; ++i) {
-    if (const cudaError_t error = RecordLayer(shape, i); error != cudaSuccess) return error;
-  }
-  return shape.max_logits_rows == 0 ? cudaSuccess : RecordHead(shape);
-}
-
-cudaError_t CudaForward::RecordLayer(const CudaStepShape& shape, int32_t index) {
-  const CudaLayerWeights& layer = weights_.layers[index];
-  const int32_t* num_rows = &device_.counts->num_rows;
-  const int32_t qkv_dim = (config_.num_heads + 2 * config_.num_kv_heads) * config_.head_dim;
-  for (const CudaMatrixPart& part : layer.qkv) {
-    const cuda::MatmulCall call = {.input = {.weights = part.matrix,
-                                             .x = device_.hidden,
-                                             .norm = RmsOf(device_.square_sums),
-                                             .num_rows = num_rows},
-                                   .end = MatmulEnd::kFloat,
-                                   .float_output = {.values = device_.qkv,
-                                                    .stride = qkv_dim,
-                                                    .first_col = part.first_col,
-                                                    .num_outputs = part.matrix.num_rows}};
-    if (const cudaError_t error = Matmul(call, shape.max_rows); error != cudaSuccess) return error;
-  }
-  if (const cudaError_t error = RecordAttention(shape, index); error != cudaSuccess) return error;
-  const cuda::MatmulCall output = {
-      .input = {.weights = layer.attention_output, .x = device_.attention, .num_rows = num_rows},
-      .end = MatmulEnd::kResidual,
-      .residual_output = ResidualWith(layer.ffn_norm)};
-  if (const cudaError_t error = Matmul(output, shape.max_rows); error != cudaSuccess) return error;
-  const cuda::MatmulCall gate_up = {.input = {.weights = layer.gate_up,
-                                              .x = device_.hidden,
-                                              .norm = RmsOf(device_.square_sums),
-                                              .num_rows = num_rows},
-                                    .end = MatmulEnd::kGated,
-                                    .gated_output = device_.gated};
-  if (const cudaError_t error = Matmul(gate_up, shape.max_rows); error != cudaSuccess) return error;
-  const bool is_last = index + 1 == config_.num_layers;
-  const cuda::MatmulCall down = {
-      .input = {.weights = layer.down, .x = device_.gated, .num_rows = num_rows},
-      .end = MatmulEnd::kResidual,
-      .residual_output =
-          ResidualWith(is_last ? weights_.output_norm : weights_.layers[index + 1].attention_norm)};
-  return Matmul(down, shape.max_rows);
-}
-
-cudaError_t CudaForward::RecordAttention(const CudaStepShape& shape, int32_t index) {
-  const cuda::LaunchOptions options = {.stream = stream_, .may_overlap = may_overlap_};
-  const cuda::AttentionCall call = {
-      .num_heads = config_.num_heads,
-      .num_kv_heads = config_.num_kv_heads,
-      .head_dim = config_.head_dim,
-      .rope_dim = config_.rope_dim,
-      .k_type = layout_.k_type,
-      .v_type = layout_.v_type,
-      .qkv = device_.qkv,
-      .rope = device_.rope,
-      .groups = device_.groups,
-      .counts = device_.counts,
-      .page_tables = device_.page_tables,
-      .page_positions = layout_.page_positions,
-      .kv = kv_.base,
-      .page_bytes = kv_.page_bytes,
-      .k_offset = layout_.KOffset(index, 0),
-      .v_offset = layout_.VOffset(index, 0),
-      .head_stride = layout_.KOffset(index, 1) - layout_.KOffset(index, 0),
-      .partial = device_.partial,
-      .arrivals = device_.arrivals,
-      .out = device_.attention};
-  if (!shape.splits_chunks) {
-    if (const cudaError_t error = cuda::LaunchAppendKv(call, shape.max_groups, options);
-        error != cudaSuccess) {
-      return error;
-    }
-  }
-  return cuda::LaunchAttention(
-      call, shape.splits_chunks ? AttentionSplit::kByChunk : AttentionSplit::kNone,
-      shape.max_group_rows, shape.max_groups, shape.max_chunks, options);
-}
-
-cudaError_t CudaForward::RecordHead(const CudaStepShape& shape) {
-  const cuda::LaunchOptions options = {.stream = stream_, .may_overlap = may_overlap_};
-  if (shape.gathers_logits) {
-    const cuda::GatherCall gather = {.row_map = device_.logits_rows,
-                                     .counts = device_.counts,
-                                     .from = device_.hidden,
-                                     .to = device_.last,
-                                     .square_sums_from = device_.square_sums,
-                                     .square_sums_to = device_.last_square_sums,
-                                     .num_blocks = config_.hidden_dim / 32};
-    if (const cudaError_t error = cuda::LaunchGather(gather, shape.max_logits_rows, options);
-        error != cudaSuccess) {
-      return error;
-    }
-  }
-  const int32_t* num_rows = &device_.counts->num_logits_rows;
-  const cuda::MatmulCall head = {
-      .input = {.weights = weights_.head,
-                .x = shape.gathers_logits ? device_.last : device_.hidden,
-                .norm =
-                    RmsOf(shape.gathers_logits ? device_.last_square_sums : device_.square_sums),
-                .num_rows = num_rows},
-      .end = MatmulEnd::kFloat,
-      .float_output = {.values = device_.logits,
-                       .stride = config_.vocab_size,
-                       .num_outputs = config_.vocab_size}};
-  if (const cudaError_t error = Matmul(head, shape.max_logits_rows); error != cudaSuccess) {
-    return error;
-  }
-  return cuda::LaunchGreatest({.logits = device_.logits,
-                               .vocab_size = config_.vocab_size,
-                               .num_rows = num_rows,
-                               .greatest = device_.greatest},
-                              shape.max_logits_rows, options);
 }
 
 }  // namespace tandem

@@ -21,6 +21,12 @@
 
 namespace tandem {
 
+inline int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+inline constexpr int64_t kRowsOfBlock = 64;  // the kernels for many rows read whole blocks
+// Chunks of all groups of a step that attention may leave in memory between its blocks.
+inline constexpr int32_t kMaxGroupChunks = 128;
+
 // Device buffers of one step; all rows of it go through each layer together.
 struct CudaStepBuffers {
   // Read by the device, written in one copy: `upload` is their memory.
@@ -110,6 +116,7 @@ class CudaForward {
   cudaStream_t stream_ = nullptr;
   cudaEvent_t done_ = nullptr;
   bool may_overlap_ = false;
+  int64_t ahead_bytes_ = 0;  // of weights that a kernel fetches for the next one
   KvMemory kv_;
   KvLayout layout_;
 

@@ -3,15 +3,13 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/device/cuda_status.h"
-#include "common/kernels/cpu/block_decoder.h"
 #include "common/kernels/cpu/thread_pool.h"
-#include "common/kernels/cuda/matrix_pack.h"
+#include "common/model/cuda_matrix_job.h"
 #include "common/model/weights.h"
 
 namespace tandem {
@@ -24,142 +22,11 @@ constexpr int64_t kAlignment = 256;
 
 cpu::SourceType SourceOf(DType type) { return static_cast<cpu::SourceType>(type); }
 
-// A matrix on the device, made of the rows of one or more tensors.
-struct MatrixJob {
-  DeviceMatrix* target = nullptr;
-  MatrixFormat format = MatrixFormat::kCode8;
-  std::vector<const GgufTensor*> tensors;
-  // 0: the tensors' rows follow each other; else they take turns, this many rows each.
-  int64_t interleave = 0;
-  int64_t num_rows = 0;
-  int64_t num_cols = 0;
-  int64_t offset = 0;  // in the arena: the chunks, then the row scales
-
-  int64_t chunk_bytes() const { return cuda::MatrixBytes(format, num_rows, num_cols); }
-  int64_t row_scale_bytes() const {
-    return format == MatrixFormat::kNf4 ? cuda::PaddedRows(num_rows) * 8 : 0;
-  }
-  int64_t stored_bytes() const {
-    int64_t bytes = 0;
-    for (const GgufTensor* tensor : tensors) bytes += static_cast<int64_t>(tensor->data.size());
-    return bytes;
-  }
-};
-
 struct VectorJob {
   const float** target = nullptr;
   std::vector<float> values;
   int64_t offset = 0;
 };
-
-// Where output row `row` of a job comes from: a tensor and a row of it.
-std::pair<const GgufTensor*, int64_t> RowOf(const MatrixJob& job, int64_t row) {
-  const auto count = static_cast<int64_t>(job.tensors.size());
-  if (job.interleave > 0) {
-    const int64_t round = row / (job.interleave * count);
-    const int64_t rest = row % (job.interleave * count);
-    return {job.tensors[rest / job.interleave], round * job.interleave + rest % job.interleave};
-  }
-  for (const GgufTensor* tensor : job.tensors) {
-    const int64_t rows = tensor->num_elements() / tensor->dims[0];
-    if (row < rows) return {tensor, row};
-    row -= rows;
-  }
-  return {nullptr, 0};
-}
-
-const uint8_t* RowData(const GgufTensor& tensor, int64_t row) {
-  const int64_t rows = tensor.num_elements() / tensor.dims[0];
-  return tensor.data.data() + row * (static_cast<int64_t>(tensor.data.size()) / rows);
-}
-
-// The sixteen rows of a tile, on their way to PackTileRows.
-struct TileRows {
-  explicit TileRows(int64_t padded_cols)
-      : codes(16 * padded_cols),
-        scales(16 * padded_cols / 32),
-        minimums(16 * padded_cols / 32),
-        floats(padded_cols),
-        row_scales(32) {}
-  std::vector<int8_t> codes;
-  std::vector<float> scales;
-  std::vector<float> minimums;
-  std::vector<float> floats;
-  std::vector<float> row_scales;
-};
-
-void FillRow(const MatrixJob& job, int64_t row, int64_t slot, TileRows& tile) {
-  const int64_t padded_cols = cuda::PaddedCols(job.num_cols);
-  int8_t* codes = tile.codes.data() + slot * padded_cols;
-  const auto [tensor, source_row] = RowOf(job, row);
-  const uint8_t* data = RowData(*tensor, source_row);
-  const cpu::SourceType type = SourceOf(tensor->dtype);
-  const bool is_direct = CudaFormatOf(tensor->dtype, false) == job.format &&
-                         tensor->dtype != DType::kQ6_K && tensor->dtype != DType::kQ5_K &&
-                         cpu::SourceBlockOf(type).elements > 1;
-  float* scales =
-      tile.scales.data() + slot * (padded_cols / (job.format == MatrixFormat::kNf4 ? 64 : 32));
-  float* minimums = tile.minimums.data() + slot * (padded_cols / 32);
-  if (is_direct) {
-    for (int64_t block = 0; block < job.num_cols / 32; ++block) {
-      const cpu::DecodedBlock decoded = cpu::DecodeBlock(type, data, block);
-      std::memcpy(codes + block * 32, decoded.codes, 32);
-      scales[block] = decoded.scale;
-      minimums[block] = decoded.min;
-    }
-    return;
-  }
-  for (int64_t block = 0; block < job.num_cols / 32; ++block) {
-    cpu::DequantizeBlock(type, data, block, tile.floats.data() + block * 32);
-  }
-  if (job.format == MatrixFormat::kNf4) {
-    cuda::QuantizeNf4Row(tile.floats.data(), job.num_cols, codes, scales,
-                         tile.row_scales.data() + 2 * slot);
-  } else {
-    cuda::QuantizeCode8Row(tile.floats.data(), job.num_cols, codes, scales);
-  }
-}
-
-// The packed bytes of a job, in host memory.
-std::vector<uint8_t> Pack(const MatrixJob& job, cpu::ThreadPool& pool) {
-  const int64_t padded_cols = cuda::PaddedCols(job.num_cols);
-  const int64_t row_tiles = cuda::PaddedRows(job.num_rows) / 16;
-  const int64_t tile_bytes = job.chunk_bytes() / row_tiles;
-  std::vector<uint8_t> bytes(static_cast<size_t>(job.chunk_bytes() + job.row_scale_bytes()));
-  pool.Run(static_cast<int32_t>(row_tiles), [&](int32_t row_tile, int32_t) {
-    TileRows tile(padded_cols);
-    const int64_t rows = std::min<int64_t>(16, job.num_rows - int64_t{row_tile} * 16);
-    for (int64_t slot = 0; slot < rows; ++slot) {
-      FillRow(job, int64_t{row_tile} * 16 + slot, slot, tile);
-    }
-    cuda::PackTileRows(job.format, padded_cols,
-                       {.codes = tile.codes.data(),
-                        .scales = tile.scales.data(),
-                        .minimums = tile.minimums.data()},
-                       bytes.data() + row_tile * tile_bytes);
-    if (job.format == MatrixFormat::kNf4) {
-      std::memcpy(bytes.data() + job.chunk_bytes() + int64_t{row_tile} * 16 * 8,
-                  tile.row_scales.data(), 16 * 8);
-    }
-  });
-  return bytes;
-}
-
-void SetCodebook(const MatrixJob& job, DeviceMatrix& matrix) {
-  for (int i = 0; i < 16; ++i) {
-    switch (job.format) {
-      case MatrixFormat::kNf4:
-        matrix.codebook[i] = cuda::kNf4Codebook[i];
-        break;
-      case MatrixFormat::kCode4:
-        matrix.codebook[i] = job.tensors[0]->dtype == DType::kIQ4_NL ? cpu::kIq4NlCodebook[i]
-                                                                     : static_cast<int8_t>(i - 8);
-        break;
-      default:
-        matrix.codebook[i] = static_cast<int8_t>(i);
-    }
-  }
-}
 
 // What is to be uploaded, in order, and how many bytes it takes.
 class Plan {
@@ -263,7 +130,7 @@ absl::StatusOr<DeviceBuffer> Plan::Upload(CudaWeights& weights) {
   cpu::ThreadPool pool(options_.num_threads);
   int64_t done_bytes = 0;
   for (const MatrixJob& job : matrices_) {
-    const std::vector<uint8_t> packed = Pack(job, pool);
+    const std::vector<uint8_t> packed = job.Pack(pool);
     RETURN_IF_ERROR(CudaStatus(cudaMemcpy(memory.data() + job.offset, packed.data(), packed.size(),
                                           cudaMemcpyHostToDevice),
                                "uploading weights"));
@@ -277,7 +144,7 @@ absl::StatusOr<DeviceBuffer> Plan::Upload(CudaWeights& weights) {
       matrix.row_scales =
           reinterpret_cast<const float*>(memory.data() + job.offset + job.chunk_bytes());
     }
-    SetCodebook(job, matrix);
+    job.SetCodebook(matrix);
     done_bytes += job.stored_bytes();
     if (options_.progress) options_.progress(done_bytes, total_bytes);
   }
@@ -307,23 +174,6 @@ absl::Status CheckShape(const ModelConfig& config) {
 }
 
 }  // namespace
-
-MatrixFormat CudaFormatOf(DType stored, bool quantize_to_nf4) {
-  switch (stored) {
-    case DType::kQ4_0:
-    case DType::kIQ4_NL:
-      return MatrixFormat::kCode4;
-    case DType::kQ4_1:
-    case DType::kQ4_K:
-      return MatrixFormat::kAffine4;
-    case DType::kF32:
-    case DType::kF16:
-    case DType::kBF16:
-      return quantize_to_nf4 ? MatrixFormat::kNf4 : MatrixFormat::kCode8;
-    default:
-      return MatrixFormat::kCode8;
-  }
-}
 
 absl::StatusOr<CudaWeights> LoadCudaWeights(const GgufFile& file, const ModelConfig& config,
                                             const CudaWeightsOptions& options) {

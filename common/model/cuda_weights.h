@@ -47,9 +47,6 @@ struct CudaWeightsOptions {
   std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;  // may be empty
 };
 
-// What a stored type becomes on the device.
-cuda::MatrixFormat CudaFormatOf(DType stored, bool quantize_to_nf4);
-
 // Errors as LoadWeights, and INVALID_ARGUMENT for a shape the kernels do not take.
 absl::StatusOr<CudaWeights> LoadCudaWeights(const GgufFile& file, const ModelConfig& config,
                                             const CudaWeightsOptions& options);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 
 #include "absl/status/status.h"
@@ -30,8 +31,8 @@ struct StepSequence {
 
 // The greatest logit of a row and its id, the smallest of equals. NaN when one logit is.
 struct GreatestLogit {
-  int32_t token_id = 0;
-  float value = 0.0f;
+  int32_t token_id = -1;
+  float value = std::numeric_limits<float>::quiet_NaN();
 };
 
 // Limits of one Forward, fixed at load: its workspace is allocated once.
@@ -71,9 +72,12 @@ class Executor {
   // Forward. The caller may overwrite them.
   virtual absl::Span<float> Logits(int32_t row) = 0;
 
-  // The greatest logit of row `row`, as Logits; for those who need no more than that. A
-  // backend whose logits are far away has it at hand. Before the row is overwritten.
-  virtual GreatestLogit Greatest(int32_t row);
+  // The greatest logit of row `row` of the last Forward, for those who need no more than
+  // that, where a backend has it at hand while the logits are far away; else NaN.
+  virtual GreatestLogit Greatest(int32_t row) {
+    (void)row;
+    return {};
+  }
 
   // Bytes held, by kind, for the memory ledger.
   virtual int64_t weight_bytes() const = 0;

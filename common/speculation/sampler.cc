@@ -58,6 +58,11 @@ TokenSampler::TokenSampler(SamplingParams params, int32_t vocab_size)
   TANDEM_CHECK(vocab_size > 0);
 }
 
+bool TokenSampler::takes_greatest() const {
+  return is_greedy() && !has_penalties_ && params_.logit_bias.empty() && !params_.logprobs &&
+         length() - params_.prompt_tokens >= params_.min_tokens;
+}
+
 void TokenSampler::Append(absl::Span<const int32_t> token_ids) {
   for (const int32_t id : token_ids) {
     history_.push_back(id);

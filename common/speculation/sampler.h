@@ -99,6 +99,9 @@ class TokenSampler {
   // Whether top_k, top_p or min_p may drop ids.
   bool truncates() const;
   bool is_greedy() const { return params_.temperature <= 0.0f; }
+  // Whether, from here on, the choice is the greatest logit of the ids below num_ids(), and
+  // nobody wants to know more of the row.
+  bool takes_greatest() const;
 
  private:
   struct Counts {

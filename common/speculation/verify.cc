@@ -163,6 +163,25 @@ absl::StatusOr<VerifyOutcome> VerifyDraft(TokenSampler* sampler, LogitsRow row,
   return outcome;
 }
 
+std::optional<VerifyOutcome> VerifyGreatest(TokenSampler* sampler, GreatestId greatest,
+                                            absl::Span<const int32_t> draft_token_ids) {
+  const int32_t length = sampler->length();
+  VerifyOutcome outcome;
+  for (int32_t i = 0;; ++i) {
+    const int32_t id = greatest(i);
+    if (id < 0 || id >= sampler->num_ids()) {
+      sampler->Rewind(length);
+      return std::nullopt;
+    }
+    if (i == static_cast<int32_t>(draft_token_ids.size()) || draft_token_ids[i] != id) {
+      outcome.next_token_id = id;
+      return outcome;
+    }
+    sampler->Append({id});
+    ++outcome.num_accepted;
+  }
+}
+
 absl::StatusOr<Proposal> ProposeToken(TokenSampler* sampler, absl::Span<float> logits,
                                       bool with_prob, SparseDistribution* draft_probs,
                                       SamplerScratch* scratch) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -43,6 +44,14 @@ absl::StatusOr<VerifyOutcome> VerifyDraft(TokenSampler* sampler, LogitsRow row,
                                           absl::Span<const int32_t> draft_token_ids,
                                           absl::Span<const SparseDistribution> draft_probs,
                                           SamplerScratch* scratch);
+
+// The id of the greatest logit of row i; -1 when the row itself has to be looked at.
+using GreatestId = absl::FunctionRef<int32_t(int32_t row)>;
+
+// VerifyDraft for a sampler that takes_greatest(), without the rows. No value, and the history
+// as it was, when a greatest id cannot be chosen: then VerifyDraft decides.
+std::optional<VerifyOutcome> VerifyGreatest(TokenSampler* sampler, GreatestId greatest,
+                                            absl::Span<const int32_t> draft_token_ids);
 
 struct Proposal {
   int32_t token_id = -1;

@@ -1,6 +1,7 @@
 // Output with drafts equals output without, whatever the drafts are.
 #include "common/speculation/verify.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -124,6 +125,63 @@ TEST(VerifyDraftTest, OutputWithDraftsEqualsPlainOutputGreedyAndCoupled) {
       EXPECT_EQ(run.num_accepted, run.num_draft_tokens);
     }
   }
+}
+
+TEST(VerifyGreatestTest, DecidesAsVerifyDraftDoes) {
+  std::mt19937 random(3);
+  const FakeLanguageModel target;
+  SamplerScratch scratch;
+  int32_t num_undecided = 0;
+  for (int32_t trial = 0; trial < 300; ++trial) {
+    SamplingParams params{.prompt_tokens = 3};
+    if (trial % 2 == 0) params.used_vocab_size = kVocab - 7;
+    TokenSampler sampler(params, kVocab);
+    TokenSampler plain(params, kVocab);
+    std::vector<int32_t> prompt = Prompt();
+    prompt.push_back(static_cast<int32_t>(random() % kVocab));
+    sampler.Append(prompt);
+    plain.Append(prompt);
+    ASSERT_TRUE(sampler.takes_greatest());
+    TokenSampler drafter(params, kVocab);
+    const std::vector<int32_t> drafts = DraftTokens(
+        &drafter, prompt, FakeLanguageModel(/*salt=*/1, 0.7), static_cast<int32_t>(random() % 6));
+    std::vector<std::vector<float>> rows(drafts.size() + 1, std::vector<float>(kVocab));
+    std::vector<int32_t> history = prompt;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (i > 0) history.push_back(drafts[i - 1]);
+      target.Logits(FakeLanguageModel::StateOf(history), absl::MakeSpan(rows[i]));
+    }
+    const auto greatest = [&](int32_t i) {
+      return static_cast<int32_t>(std::max_element(rows[i].begin(), rows[i].end()) -
+                                  rows[i].begin());
+    };
+    const auto actual = VerifyGreatest(&sampler, greatest, drafts);
+    if (!actual.has_value()) {
+      ++num_undecided;
+      EXPECT_EQ(sampler.length(), 4);
+      continue;
+    }
+    const auto row = [&](int32_t i) { return absl::MakeSpan(rows[i]); };
+    const VerifyOutcome expected = VerifyDraft(&plain, row, drafts, {}, &scratch).value();
+    EXPECT_EQ(actual->num_accepted, expected.num_accepted);
+    EXPECT_EQ(actual->next_token_id, expected.next_token_id);
+    EXPECT_EQ(sampler.length(), plain.length());
+  }
+  EXPECT_GT(num_undecided, 0);  // ids that may not be chosen
+}
+
+TEST(VerifyGreatestTest, IsForPlainGreedyOnly) {
+  const auto takes = [](const SamplingParams& params) {
+    TokenSampler sampler(params, kVocab);
+    sampler.Append(Prompt());
+    return sampler.takes_greatest();
+  };
+  EXPECT_TRUE(takes({.prompt_tokens = 3}));
+  EXPECT_FALSE(takes({.temperature = 0.5f, .prompt_tokens = 3}));
+  EXPECT_FALSE(takes({.presence_penalty = 1.0f, .prompt_tokens = 3}));
+  EXPECT_FALSE(takes({.logit_bias = {{1, 2.0f}}, .prompt_tokens = 3}));
+  EXPECT_FALSE(takes({.prompt_tokens = 3, .min_tokens = 1, .end_token_ids = {1}}));
+  EXPECT_FALSE(takes({.prompt_tokens = 3, .logprobs = true}));
 }
 
 TEST(VerifyDraftTest, GreedyTiesAndUnderstandsRejectionAsGreedy) {

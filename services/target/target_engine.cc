@@ -1,6 +1,7 @@
 #include "services/target/target_engine.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
@@ -114,6 +115,17 @@ absl::Status TargetEngine::Begin(const SequenceStep& step, Entry& entry) {
 
 void TargetEngine::Verify(const SequenceStep& step, worker::Sequence& sequence, int32_t first_row,
                           VerifyResult& result) {
+  if (sequence.sampler.takes_greatest()) {
+    const auto greatest = [&](int32_t row) {
+      const GreatestLogit logit = executor_->Greatest(first_row + row);
+      return std::isfinite(logit.value) ? logit.token_id : -1;
+    };
+    if (const auto outcome = VerifyGreatest(&sequence.sampler, greatest, step.draft_token_ids)) {
+      result.num_accepted = outcome->num_accepted;
+      result.next_token_id = outcome->next_token_id;
+      return;
+    }
+  }
   ReadDraftProbs(step, sequence);
   bool is_finite = true;
   const auto row_of = [&](int32_t row) {

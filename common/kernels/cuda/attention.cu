@@ -1,6 +1,5 @@
 #include "common/kernels/cuda/attention.h"
-
-#include "common/kernels/cuda/attention_tile.cuh"
+#include "common/kernels/cuda/attention_merge.cuh"
 #include "common/kernels/cuda/epilogue.cuh"
 #include "common/kernels/cuda/kv_append.cuh"
 #include "common/kernels/cuda/launch.cuh"
@@ -9,6 +8,8 @@ namespace tandem::cuda {
 namespace {
 
 constexpr int kPositionWarps = 8;  // that share out the tiles of a chunk
+// Registers for 16 warps on a processor.
+constexpr int BlocksPerSm(int query_tiles) { return 2 / query_tiles; }
 constexpr float kLog2E = 1.4426950408889634f;
 
 struct Place {
@@ -26,6 +27,33 @@ __device__ __forceinline__ const float* HeadOfRow(const AttentionCall& call, int
                                                   int head) {
   const int64_t width = (call.num_heads + 2 * call.num_kv_heads) * call.head_dim;
   return call.qkv + row * width + int64_t{head} * call.head_dim;
+}
+
+// Blocks of a launch that only fetch weights, behind those of `max_chunks` in x.
+constexpr int kFetchBlocks = 8;
+
+__device__ __forceinline__ void FetchAhead(const AttentionCall& call, int block, int num_blocks) {
+  if (threadIdx.x != 0) return;
+  for (const WeightsAhead& ahead : call.ahead) {
+    for (int region = block; region < ahead.num_regions; region += num_blocks) {
+      PrefetchToL2(ahead.data + region * ahead.stride, ahead.region_bytes);
+    }
+  }
+}
+
+// Brings the K and V of a chunk on their way before anybody waits for them. One thread calls.
+__device__ __forceinline__ void FetchChunk(const AttentionCall& call, const RowGroup& group,
+                                           int kv_head, int chunk) {
+  const int last = group.position + group.num_rows - 1;
+  const int end = min(ChunkStart(chunk + 1), last + 1);
+  const int32_t* table = call.page_tables + group.table_offset;
+  for (int page = ChunkStart(chunk) / call.page_positions; page * call.page_positions < end;
+       ++page) {
+    // K and V of a head lie side by side.
+    PrefetchToL2(
+        call.kv + table[page] * call.page_bytes + call.k_offset + kv_head * call.head_stride,
+        static_cast<int>(call.head_stride));
+  }
 }
 
 // Writes the key and the value of a row; called by a warp, `is_value` says which of them.
@@ -124,50 +152,6 @@ __device__ __forceinline__ void Finish(const AttentionCall& call, const RowGroup
   }
 }
 
-// Column kHeadDim is the maximum, kHeadDim + 1 the sum.
-template <int kHeadDim>
-__device__ __forceinline__ float Column(const PartSums<kHeadDim>& part, int row, int column) {
-  return column < kHeadDim ? part.out[row][column]
-                           : (column == kHeadDim ? part.max[row] : part.sum[row]);
-}
-
-template <int kHeadDim>
-__device__ __forceinline__ void Clear(PartSums<kHeadDim>* sums, int count) {
-  constexpr int kFloats = sizeof(PartSums<kHeadDim>) / 4;
-  for (int i = threadIdx.x; i < count * kFloats; i += blockDim.x) {
-    const bool is_max = i % kFloats >= 16 * PartSums<kHeadDim>::kStride &&
-                        i % kFloats < 16 * PartSums<kHeadDim>::kStride + 16;
-    reinterpret_cast<float*>(sums)[i] = is_max ? -INFINITY : 0.0f;
-  }
-}
-
-// total += a chunk's sums given by `load(query, column)`, as Column. Called by the whole block; ends in a barrier.
-template <int kHeadDim, class Load>
-__device__ __forceinline__ void MergeChunk(PartSums<kHeadDim>* total, int num_queries,
-                                           const Load& load) {
-  for (int i = threadIdx.x; i < num_queries * kHeadDim; i += blockDim.x) {
-    const int query = i / kHeadDim;
-    const int dim = i % kHeadDim;
-    PartSums<kHeadDim>& target = total[query / 16];
-    const float before = target.max[query % 16];
-    const float max = load(query, kHeadDim);
-    const float updated = fmaxf(before, max);
-    target.out[query % 16][dim] = Merge(target.out[query % 16][dim], Rescale(before, updated),
-                                        load(query, dim), Rescale(max, updated));
-  }
-  __syncthreads();
-  for (int query = threadIdx.x; query < num_queries; query += blockDim.x) {
-    PartSums<kHeadDim>& target = total[query / 16];
-    const float before = target.max[query % 16];
-    const float max = load(query, kHeadDim);
-    const float updated = fmaxf(before, max);
-    target.sum[query % 16] = Merge(target.sum[query % 16], Rescale(before, updated),
-                                   load(query, kHeadDim + 1), Rescale(max, updated));
-    target.max[query % 16] = updated;
-  }
-  __syncthreads();
-}
-
 template <KvType KT, KvType VT, int kHeadDim, int kQueryTiles>
 __device__ __forceinline__ void SumChunk(const AttentionCall& call, const RowGroup& group,
                                          const uint8_t* base, int kv_head, int chunk,
@@ -186,21 +170,21 @@ __device__ __forceinline__ void SumChunk(const AttentionCall& call, const RowGro
        position += kPositionWarps * kTilePositions) {
     const Place place = PlaceOf(call, const_cast<uint8_t*>(base), table, position);
     const uint8_t* head = place.page + kv_head * call.head_stride;
-    AddTile<KT, VT, kHeadDim>(
-        queries + query_tile * 16 * QueryStride(kHeadDim),
-        RegionAt<KT, kHeadDim>(head + call.k_offset, call.page_positions),
-        RegionAt<VT, kHeadDim>(head + call.v_offset, call.page_positions), place.slot, position,
-        last, limits, lane, state);
+    AddTile<KT, VT, kHeadDim>(queries + query_tile * 16 * QueryStride(kHeadDim),
+                              RegionAt<KT, kHeadDim>(head + call.k_offset, call.page_positions),
+                              RegionAt<VT, kHeadDim>(head + call.v_offset, call.page_positions),
+                              place.slot, position, last, limits, lane, state);
   }
-  for (int turn = 0; turn < kPositionWarps; ++turn) {
+  const int num_tiles = (end - ChunkStart(chunk) + kTilePositions - 1) / kTilePositions;
+  for (int turn = 0; turn < min(num_tiles, kPositionWarps); ++turn) {
     if (turn == warp) MergeWarp(state, sums[query_tile], lane);
     __syncthreads();
   }
 }
 
 template <KvType KT, KvType VT, int kHeadDim, int kQueryTiles>
-__global__ __launch_bounds__(kQueryTiles* kPositionWarps * 32) void AllChunksKernel(
-    AttentionCall call) {
+__global__ __launch_bounds__(kQueryTiles* kPositionWarps * 32,
+                             BlocksPerSm(kQueryTiles)) void AllChunksKernel(AttentionCall call) {
   constexpr int kWarps = kQueryTiles * kPositionWarps;
   constexpr int kQueries = kQueryTiles * 16;
   __shared__ __align__(16) __half queries[kQueries * QueryStride(kHeadDim)];
@@ -220,54 +204,16 @@ __global__ __launch_bounds__(kQueryTiles* kPositionWarps * 32) void AllChunksKer
   Clear(total, kQueryTiles);
   for (int chunk = 0; chunk < num_chunks; ++chunk) {
     __syncthreads();
-    SumChunk<KT, VT, kHeadDim, kQueryTiles>(call, group, call.kv, kv_head, chunk, queries,
-                                            sums);
-    MergeChunk(total, num_queries, [&](int query, int column) {
-      return Column(sums[query / 16], query % 16, column);
-    });
+    SumChunk<KT, VT, kHeadDim, kQueryTiles>(call, group, call.kv, kv_head, chunk, queries, sums);
+    MergeParts(total, sums, num_queries);
     Clear(sums, kQueryTiles);
   }
   Finish<VT, kHeadDim>(call, group, kv_head, total, warp, kWarps, lane);
 }
 
-// Leaves the sums of `chunk` for the block that comes last of the group's, which is told
-// so; it then has all chunks merged in `sums`, in their order.
-template <int kHeadDim>
-__device__ __forceinline__ bool MergeWithOthers(const AttentionCall& call, int num_chunks,
-                                                int num_queries, PartSums<kHeadDim>* sums,
-                                                int num_tiles) {
-  __shared__ bool is_last;
-  constexpr int kColumns = kHeadDim + 2;
-  constexpr int64_t kChunkFloats = int64_t{kMaxGroupQueries} * kColumns;
-  const int64_t head = int64_t{blockIdx.z} * gridDim.y + blockIdx.y;
-  float* parts = call.partial + head * gridDim.x * kChunkFloats;
-  float* mine = parts + blockIdx.x * kChunkFloats;
-  for (int i = threadIdx.x; i < num_queries * kColumns; i += blockDim.x) {
-    const int query = i / kColumns;
-    mine[i] = Column(sums[query / 16], query % 16, i % kColumns);
-  }
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    is_last = atomicAdd(call.arrivals + head, 1) == num_chunks - 1;
-    if (is_last) call.arrivals[head] = 0;
-  }
-  __syncthreads();
-  if (!is_last) return false;
-  __threadfence();
-  Clear(sums, num_tiles);
-  __syncthreads();
-  for (int chunk = 0; chunk < num_chunks; ++chunk) {
-    const float* part = parts + chunk * kChunkFloats;
-    MergeChunk(sums, num_queries,
-               [&](int query, int column) { return __ldcg(part + query * kColumns + column); });
-  }
-  return true;
-}
-
 template <KvType KT, KvType VT, int kHeadDim, int kQueryTiles>
-__global__ __launch_bounds__(kQueryTiles* kPositionWarps * 32) void OneChunkKernel(
-    AttentionCall call) {
+__global__ __launch_bounds__(kQueryTiles* kPositionWarps * 32,
+                             BlocksPerSm(kQueryTiles)) void OneChunkKernel(AttentionCall call) {
   constexpr int kWarps = kQueryTiles * kPositionWarps;
   constexpr int kQueries = kQueryTiles * 16;
   __shared__ __align__(16) __half queries[kQueries * QueryStride(kHeadDim)];
@@ -275,13 +221,22 @@ __global__ __launch_bounds__(kQueryTiles* kPositionWarps * 32) void OneChunkKern
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int kv_head = blockIdx.y;
-  const int chunk = blockIdx.x;
   LetNextKernelStart();
+  const int num_chunk_blocks = static_cast<int>(gridDim.x) - kFetchBlocks;
+  // The last chunks are long: they begin first.
+  const int chunk = num_chunk_blocks - 1 - static_cast<int>(blockIdx.x);
+  if (chunk < 0) {
+    if (blockIdx.z == 0) {
+      FetchAhead(call, (-1 - chunk) * gridDim.y + kv_head, kFetchBlocks * gridDim.y);
+    }
+    return;
+  }
   WaitForPreviousKernel();
   if (blockIdx.z >= call.counts->num_row_groups) return;
   const RowGroup group = call.groups[blockIdx.z];
   const int num_chunks = NumChunks(group.position + group.num_rows);
   if (chunk >= num_chunks) return;
+  if (threadIdx.x == 0) FetchChunk(call, group, kv_head, chunk);
   const int num_queries = group.num_rows * (call.num_heads / call.num_kv_heads);
   uint8_t* base = call.kv;
   PrepareQueries<KT, kHeadDim>(call, group, kv_head, kQueries, warp, kWarps, lane, queries);
@@ -294,7 +249,9 @@ __global__ __launch_bounds__(kQueryTiles* kPositionWarps * 32) void OneChunkKern
   }
   __syncthreads();
   SumChunk<KT, VT, kHeadDim, kQueryTiles>(call, group, base, kv_head, chunk, queries, sums);
-  if (num_chunks > 1 && !MergeWithOthers(call, num_chunks, num_queries, sums, kQueryTiles)) return;
+  if (num_chunks > 1 &&
+      !MergeWithOthers(call, num_chunks, num_queries, sums, kQueryTiles, chunk, num_chunk_blocks))
+    return;
   Finish<VT, kHeadDim>(call, group, kv_head, sums, warp, kWarps, lane);
 }
 
@@ -307,7 +264,8 @@ cudaError_t LaunchTiles(const AttentionCall& call, AttentionSplit split, int32_t
                   dim3(1, call.num_kv_heads, max_groups), kThreads, 0, options, call);
   }
   return Launch(OneChunkKernel<KT, VT, kHeadDim, kQueryTiles>,
-                dim3(max_chunks, call.num_kv_heads, max_groups), kThreads, 0, options, call);
+                dim3(max_chunks + kFetchBlocks, call.num_kv_heads, max_groups), kThreads, 0,
+                options, call);
 }
 
 // Calls `function` with the KV types and head dimension of `call` as constants.

@@ -24,27 +24,48 @@ inline constexpr int32_t kMaxGroupRows = 8;
 inline constexpr int32_t kMaxGroupQueries = 32;
 inline constexpr int32_t kTilePositions = 16;  // page_positions is a multiple of it
 
-// Short chunks first: a short context keeps many processors busy. Longer ones after it.
-inline constexpr int32_t kShortChunk = 256;
-inline constexpr int32_t kLongChunk = 1024;
-inline constexpr int32_t kNumShortChunks = 32;
-
 #ifdef __CUDACC__
 #define TANDEM_HOST_DEVICE __host__ __device__
 #else
 #define TANDEM_HOST_DEVICE
 #endif
 
+// Short chunks first, so that a short context keeps many processors busy; longer ones after
+// them, so that a long one does not drown in merging.
+struct ChunkSpan {
+  int32_t chunk_positions;
+  int32_t end;  // positions up to here are cut so
+};
+inline constexpr int32_t kNumChunkSpans = 3;
+
+TANDEM_HOST_DEVICE constexpr ChunkSpan ChunkSpanAt(int32_t index) {
+  return index == 0 ? ChunkSpan{256, 2048}
+                    : (index == 1 ? ChunkSpan{1024, 16384} : ChunkSpan{2048, 1 << 30});
+}
+// The first position of a chunk.
 TANDEM_HOST_DEVICE constexpr int32_t ChunkStart(int32_t chunk) {
-  return chunk <= kNumShortChunks
-             ? chunk * kShortChunk
-             : kNumShortChunks * kShortChunk + (chunk - kNumShortChunks) * kLongChunk;
+  int32_t begin = 0;
+  for (int32_t i = 0; i < kNumChunkSpans; ++i) {
+    const ChunkSpan span = ChunkSpanAt(i);
+    const int32_t count = (span.end - begin) / span.chunk_positions;
+    if (chunk <= count || i + 1 == kNumChunkSpans) return begin + chunk * span.chunk_positions;
+    chunk -= count;
+    begin = span.end;
+  }
+  return begin;
 }
 // Chunks of a context of `positions`.
 TANDEM_HOST_DEVICE constexpr int32_t NumChunks(int32_t positions) {
-  constexpr int32_t kShort = kNumShortChunks * kShortChunk;
-  return positions <= kShort ? (positions + kShortChunk - 1) / kShortChunk
-                             : kNumShortChunks + (positions - kShort + kLongChunk - 1) / kLongChunk;
+  int32_t begin = 0;
+  int32_t chunks = 0;
+  for (int32_t i = 0; i < kNumChunkSpans; ++i) {
+    const ChunkSpan span = ChunkSpanAt(i);
+    const int32_t here = (positions < span.end ? positions : span.end) - begin;
+    chunks += (here + span.chunk_positions - 1) / span.chunk_positions;
+    if (positions <= span.end) break;
+    begin = span.end;
+  }
+  return chunks;
 }
 
 // Rows of one sequence that look at its context together.
@@ -84,6 +105,8 @@ struct AttentionCall {
   float* partial = nullptr;     // PartialFloats(...)
   int32_t* arrivals = nullptr;  // [max_groups][num_kv_heads], zero before and after
   Activations out;              // [rows][num_heads * head_dim]
+  // A short context keeps few processors busy: the others fetch.
+  WeightsAhead ahead[2];
 };
 
 // Floats of `partial` when groups * chunks of a launch are at most `group_chunks`.

@@ -37,16 +37,24 @@ __device__ __forceinline__ float Rescale(float from, float to) {
   return from == to ? 1.0f : exp2f(from - to);
 }
 
-// Scores of 16 queries at 8 positions from `slot` on: float [4] as MmaHalf's d.
+// What a lane needs of the keys at 8 positions.
 template <KvType T, int kHeadDim>
-__device__ __forceinline__ void Scores(const __half* queries, const HeadRegion& keys, int slot,
+struct KeyOperands {
+  KeyWords<T, kHeadDim> words;
+  ScalePair<kHeadDim> scales;
+
+  __device__ __forceinline__ void Load(const HeadRegion& keys, int slot, int lane) {
+    words.Load(keys.codes, slot + lane / 4, lane % 4);
+    if constexpr (T != KvType::kF16) scales.Load(keys.scales, slot + lane % 4 * 2);
+  }
+};
+
+// Scores of 16 queries at those positions: float [4] as MmaHalf's d.
+template <KvType T, int kHeadDim>
+__device__ __forceinline__ void Scores(const __half* queries, const KeyOperands<T, kHeadDim>& keys,
                                        int lane, float (&scores)[4]) {
   const int g = lane / 4;
   const int t = lane % 4;
-  KeyWords<T, kHeadDim> words;
-  words.Load(keys.codes, slot + g, t);
-  ScalePair<kHeadDim> scales;
-  if constexpr (T != KvType::kF16) scales.Load(keys.scales, slot + 2 * t);
 #pragma unroll
   for (int i = 0; i < 4; ++i) scores[i] = 0.0f;
 #pragma unroll
@@ -56,8 +64,8 @@ __device__ __forceinline__ void Scores(const __half* queries, const HeadRegion& 
     const uint4 high = *reinterpret_cast<const uint4*>(source + 8 * QueryStride(kHeadDim));
     const uint32_t first[4] = {low.x, high.x, low.y, high.y};
     const uint32_t second[4] = {low.z, high.z, low.w, high.w};
-    const uint2 k0 = words.Operands(block, 0);
-    const uint2 k1 = words.Operands(block, 1);
+    const uint2 k0 = keys.words.Operands(block, 0);
+    const uint2 k1 = keys.words.Operands(block, 1);
     float dot[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     MmaHalf(dot, first, k0.x, k0.y);
     MmaHalf(dot, second, k1.x, k1.y);
@@ -66,7 +74,7 @@ __device__ __forceinline__ void Scores(const __half* queries, const HeadRegion& 
       if constexpr (T == KvType::kF16) {
         scores[i] += dot[i];
       } else {
-        scores[i] = __fmaf_rn(scales.Float(i % 2, block), dot[i], scores[i]);
+        scores[i] = __fmaf_rn(keys.scales.Float(i % 2, block), dot[i], scores[i]);
       }
     }
   }
@@ -80,6 +88,10 @@ __device__ __forceinline__ void AddTile(const __half* queries, const HeadRegion&
                                         const int (&limits)[2], int lane,
                                         WarpState<kHeadDim>& state) {
   const int t = lane % 4;
+  // All reads first.
+  KeyOperands<KT, kHeadDim> operands[2];
+  operands[0].Load(keys, slot, lane);
+  operands[1].Load(keys, slot + 8, lane);
   ValueWords<VT, kHeadDim> words;
   words.Load(values.codes, slot, lane);
   ScalePair<kHeadDim> value_scales[2];
@@ -88,8 +100,8 @@ __device__ __forceinline__ void AddTile(const __half* queries, const HeadRegion&
     value_scales[1].Load(values.scales, slot + 2 * t + 8);
   }
   float scores[2][4];
-  Scores<KT, kHeadDim>(queries, keys, slot, lane, scores[0]);
-  Scores<KT, kHeadDim>(queries, keys, slot + 8, lane, scores[1]);
+  Scores<KT, kHeadDim>(queries, operands[0], lane, scores[0]);
+  Scores<KT, kHeadDim>(queries, operands[1], lane, scores[1]);
 
   float largest[2] = {-INFINITY, -INFINITY};
 #pragma unroll
@@ -145,7 +157,8 @@ __device__ __forceinline__ void AddTile(const __half* queries, const HeadRegion&
     for (int i = 0; i < 4; ++i) {
       scaled[i] = weights[i];
       if constexpr (VT != KvType::kF16) {
-        const uint32_t scale = value_scales[i / 2].Halves(block, exists[i / 2][0], exists[i / 2][1]);
+        const uint32_t scale =
+            value_scales[i / 2].Halves(block, exists[i / 2][0], exists[i / 2][1]);
         const __half2 product = __hmul2(*reinterpret_cast<const __half2*>(&scaled[i]),
                                         *reinterpret_cast<const __half2*>(&scale));
         scaled[i] = *reinterpret_cast<const uint32_t*>(&product);

@@ -80,8 +80,8 @@ struct DeviceMatrix {
   int32_t num_cols = 0;
   int32_t num_chunks = 0;  // along a row
   const uint8_t* chunks = nullptr;
-  const float* row_scales = nullptr;  // kNf4: [padded rows][2] offset, step
-  int8_t codebook[16] = {};           // kNf4, kCode4; 0..15 for kAffine4
+  const float* row_scales = nullptr;     // kNf4: [padded rows][2] offset, step
+  alignas(16) int8_t codebook[16] = {};  // kNf4, kCode4; 0..15 for kAffine4
 };
 
 // NF4 and IQ4_NL as int8; weights were, or are, quantized against these very values.

@@ -98,8 +98,8 @@ struct ResidualEnd {
   __device__ void Apply(const float* values, int stride, const float*, int row_group, int num_rows,
                         int first_output, int warp, int num_warps, int lane) const {
     for (int row = warp; row < num_rows; row += num_warps) {
-      UpdateResidual(out, int64_t{row_group} * 8 + row, first_output,
-                     values[row * stride + lane], lane);
+      UpdateResidual(out, int64_t{row_group} * 8 + row, first_output, values[row * stride + lane],
+                     lane);
     }
   }
 };

@@ -182,8 +182,8 @@ struct HeadVector {
 #pragma unroll
     for (int stride = 1; stride < 32 / kPerLane; stride *= 2) {
       const float other = __shfl_xor_sync(0xffffffffu, extreme, stride);
-      const bool is_larger = fabsf(other) > fabsf(extreme) ||
-                             (fabsf(other) == fabsf(extreme) && other > extreme);
+      const bool is_larger =
+          fabsf(other) > fabsf(extreme) || (fabsf(other) == fabsf(extreme) && other > extreme);
       extreme = is_larger ? other : extreme;
       bad += __shfl_xor_sync(0xffffffffu, bad, stride);
     }

@@ -44,6 +44,16 @@ struct ResidualOutput {
   bool is_first = false;         // = instead of +=
 };
 
+// Weights that the next kernel reads: asked for when this one leaves memory idle, so that
+// they are in the second cache when it starts. `num_regions` pieces of `region_bytes` (a
+// multiple of 16), `stride` apart. Before sm_90 nothing is done.
+struct WeightsAhead {
+  const uint8_t* data = nullptr;
+  int32_t num_regions = 0;
+  int32_t region_bytes = 0;
+  int64_t stride = 0;
+};
+
 // What every product has.
 struct MatmulInput {
   DeviceMatrix weights;
@@ -51,6 +61,7 @@ struct MatmulInput {
   RmsScale norm;
   // Rows of x; those beyond are not touched. Read when the kernel runs.
   const int32_t* num_rows = nullptr;
+  WeightsAhead ahead;
 };
 
 enum class MatmulEnd : int32_t { kFloat = 0, kResidual = 1, kGated = 2 };

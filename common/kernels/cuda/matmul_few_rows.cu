@@ -6,16 +6,20 @@
 namespace tandem::cuda {
 namespace {
 
+constexpr int kManyOutputs = 16384;
+
 // The tiles of a slice, fetched `kAhead` before they are used.
 template <MatrixFormat F, int kTiles, int kAhead>
 struct TileStream {
-  const uint8_t* rows[kTiles];  // the chunks of each row tile
+  const uint8_t* chunks[kTiles];  // the present chunk of each row tile
   WeightTile<F> tiles[kTiles][kAhead];
 
-  __device__ __forceinline__ void Fetch(int chunk, int tile, int slot, int lane) {
+  // `tile`: counted from the present chunk's first; those of the next chunk follow.
+  __device__ __forceinline__ void Fetch(int tile, int slot, int lane) {
 #pragma unroll
     for (int r = 0; r < kTiles; ++r) {
-      tiles[r][slot] = LoadWeightTile<F>(rows[r] + int64_t{chunk} * ChunkBytes(F), tile, lane);
+      tiles[r][slot] = LoadWeightTile<F>(chunks[r] + tile / kChunkTiles * ChunkBytes(F),
+                                         tile % kChunkTiles, lane);
     }
   }
 };
@@ -31,10 +35,49 @@ struct Shape {
   static constexpr int kWarps = teams * slices;
   static constexpr int kRowTiles = warp_tiles * teams;
   static constexpr int kOutputs = kRowTiles * kTileRows;
-  // 2 to 4 KiB in flight for each warp.
-  static constexpr int kAhead = format == MatrixFormat::kCode8 || groups > 2 ? 2 : 4;
-  // Leaves 80 registers to the kernels that have one row tile and one group, 128 to others.
-  static constexpr int kBlocksPerSm = kWarps > 8 || groups > 2 ? 1 : (warp_tiles * groups == 1 ? 3 : 2);
+  // Many warps with little in flight each, or fewer with more: what was fastest.
+  static constexpr int kAhead = teams > 1 || groups > 2 || format == MatrixFormat::kCode8 ? 2 : 4;
+  static constexpr int kBlocksPerSm = groups > 1 || warp_tiles > 1 ? (kWarps > 16 ? 1 : 16 / kWarps)
+                                                                   : (teams == 1 ? 3 : 32 / kWarps);
+};
+
+// One lane's pointers into the rows' activations, a chunk at a time.
+template <MatrixFormat F>
+struct ActivationCursor {
+  const int8_t* codes;
+  const float* scales;
+  const float* sums;
+
+  // Rows that are not there read one that is: what comes of them is not looked at.
+  __device__ __forceinline__ void Start(const Activations& x, int group, int num_rows, int chunk,
+                                        int lane) {
+    const int row = min(group * 8 + lane / 4, num_rows - 1);
+    const int64_t first = (int64_t{group} * (x.padded_cols / kScaleCols) +
+                           int64_t{chunk} * (kChunkCols / kScaleCols)) *
+                              8 +
+                          lane % 4 * 2;
+    codes = x.codes + int64_t{row} * x.padded_cols + chunk * kChunkCols + lane % 4 * 16;
+    scales = x.scales + first;
+    sums = x.sums + first;
+  }
+  __device__ __forceinline__ ActivationTile Load(int tile) const {
+    ActivationTile x;
+    x.codes = *reinterpret_cast<const uint4*>(codes + tile * kTileCols);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int offset = (tile * 2 + half) * 8;
+      x.scales[half] = *reinterpret_cast<const float2*>(scales + offset);
+      if (F == MatrixFormat::kAffine4) {
+        x.sums[half] = *reinterpret_cast<const float2*>(sums + offset);
+      }
+    }
+    return x;
+  }
+  __device__ __forceinline__ void Advance() {
+    codes += kChunkCols;
+    scales += kChunkCols / kScaleCols * 8;
+    sums += kChunkCols / kScaleCols * 8;
+  }
 };
 
 // Sums this warp's slice into acc.
@@ -43,68 +86,80 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, int first_tile, 
                                          int* num_rows,
                                          float (&acc)[S::kWarpTiles][S::kGroups][4]) {
   constexpr MatrixFormat F = S::kFormat;
+  constexpr int kAhead = S::kAhead;
   const int last_tile = (in.weights.num_rows + kTileRows - 1) / kTileRows - 1;
   const int begin = SliceBegin(in.weights.num_chunks, slice, S::kSlices);
   const int limit = SliceBegin(in.weights.num_chunks, slice + 1, S::kSlices);
-  TileStream<F, S::kWarpTiles, S::kAhead> stream;
+  TileStream<F, S::kWarpTiles, kAhead> stream;
   float2 row_scales[S::kWarpTiles][2] = {};
 #pragma unroll
   for (int r = 0; r < S::kWarpTiles; ++r) {
     const int64_t row_tile = min(first_tile + r, last_tile);
-    stream.rows[r] = in.weights.chunks + row_tile * in.weights.num_chunks * ChunkBytes(F);
-    if constexpr (F == MatrixFormat::kNf4) {
-      const float2* scales = reinterpret_cast<const float2*>(in.weights.row_scales);
-      row_scales[r][0] = scales[row_tile * kTileRows + lane / 4];
-      row_scales[r][1] = scales[row_tile * kTileRows + lane / 4 + 8];
-    }
+    stream.chunks[r] =
+        in.weights.chunks + (row_tile * in.weights.num_chunks + begin) * ChunkBytes(F);
   }
   // Weights are fetched before the activations are there.
   if (begin < limit) {
 #pragma unroll
-    for (int i = 0; i < S::kAhead; ++i) stream.Fetch(begin, i, i, lane);
+    for (int i = 0; i < kAhead; ++i) stream.Fetch(i, i, lane);
   }
   LetNextKernelStart();
+  if constexpr (F == MatrixFormat::kNf4) {
+#pragma unroll
+    for (int r = 0; r < S::kWarpTiles; ++r) {
+      const int row = min(first_tile + r, last_tile) * kTileRows + lane / 4;
+      const float2* scales = reinterpret_cast<const float2*>(in.weights.row_scales) + row;
+      row_scales[r][0] = scales[0];
+      row_scales[r][1] = scales[8];
+    }
+  }
   const Codebook book = LoadCodebook(in.weights);
   WaitForPreviousKernel();
   *num_rows = min(*in.num_rows, S::kGroups * 8);
+  ActivationCursor<F> cursors[S::kGroups];
+#pragma unroll
+  for (int group = 0; group < S::kGroups; ++group) {
+    cursors[group].Start(in.x, group, *num_rows, begin, lane);
+  }
 
   for (int chunk = begin; chunk < limit; ++chunk) {
     ChunkScales<F> stored[S::kWarpTiles];
 #pragma unroll
     for (int r = 0; r < S::kWarpTiles; ++r) {
-      stored[r] = LoadChunkScales<F>(stream.rows[r] + int64_t{chunk} * ChunkBytes(F), lane);
+      stored[r] = LoadChunkScales<F>(stream.chunks[r], lane);
     }
 #pragma unroll
     for (int tile = 0; tile < kChunkTiles; ++tile) {
-      constexpr int kAhead = S::kAhead;
       uint32_t a[S::kWarpTiles][2][4];
+      TileScales scales[S::kWarpTiles];
 #pragma unroll
       for (int r = 0; r < S::kWarpTiles; ++r) {
         DecodeHalf<F>(stream.tiles[r][tile % kAhead], 0, book, a[r][0]);
         DecodeHalf<F>(stream.tiles[r][tile % kAhead], 1, book, a[r][1]);
+        scales[r] = DecodeScales<F>(stored[r], tile, row_scales[r]);
       }
-      if (tile + kAhead < kChunkTiles) {
-        stream.Fetch(chunk, tile + kAhead, tile % kAhead, lane);
-      } else if (chunk + 1 < limit) {
-        stream.Fetch(chunk + 1, tile + kAhead - kChunkTiles, tile % kAhead, lane);
+      if (tile + kAhead < kChunkTiles || chunk + 1 < limit) {
+        stream.Fetch(tile + kAhead, tile % kAhead, lane);
       }
 #pragma unroll
       for (int group = 0; group < S::kGroups; ++group) {
-        const ActivationTile x = LoadActivationTile<F>(
-            in.x, group, chunk * kChunkTiles + tile, lane, group * 8 + lane / 4 < *num_rows);
+        const ActivationTile x = cursors[group].Load(tile);
 #pragma unroll
         for (int r = 0; r < S::kWarpTiles; ++r) {
-          AccumulateTile<F>(a[r], DecodeScales<F>(stored[r], tile, row_scales[r]), x,
-                            acc[r][group]);
+          AccumulateTile<F>(a[r], scales[r], x, acc[r][group]);
         }
       }
     }
+#pragma unroll
+    for (int r = 0; r < S::kWarpTiles; ++r) stream.chunks[r] += ChunkBytes(F);
+#pragma unroll
+    for (int group = 0; group < S::kGroups; ++group) cursors[group].Advance();
   }
 }
 
 template <class S, class End>
 __global__ __launch_bounds__(S::kWarps * 32, S::kBlocksPerSm) void FewRowsKernel(MatmulInput in,
-                                                                               End end) {
+                                                                                 End end) {
   constexpr int kOutputs = S::kOutputs;
   constexpr int kSlices = S::kSlices;
   static_assert(kOutputs % End::kOutputs == 0);
@@ -118,10 +173,20 @@ __global__ __launch_bounds__(S::kWarps * 32, S::kBlocksPerSm) void FewRowsKernel
   int num_rows = 0;
   float acc[S::kWarpTiles][S::kGroups][4] = {};
   SumSlice<S>(in, first_tile + team * S::kWarpTiles, slice, lane, &num_rows, acc);
+  // The last blocks leave memory idle bit by bit.
+  const int region =
+      static_cast<int>(blockIdx.x) - static_cast<int>(gridDim.x) + in.ahead.num_regions;
+  if (threadIdx.x == 0 && region >= 0) {
+    PrefetchToL2(in.ahead.data + region * in.ahead.stride, in.ahead.region_bytes);
+  }
 
-  for (int row = warp; row < num_rows; row += S::kWarps) {
-    const float value = InverseRms(in.norm, row, lane);
-    if (lane == 0) inverse_rms[row] = value;
+  if (in.norm.square_sums != nullptr) {
+    for (int row = warp; row < num_rows; row += S::kWarps) {
+      const float value = InverseRms(in.norm, row, lane);
+      if (lane == 0) inverse_rms[row] = value;
+    }
+  } else if (threadIdx.x < S::kGroups * 8) {
+    inverse_rms[threadIdx.x] = 1.0f;
   }
   const int g = lane / 4;
   const int t = lane % 4;
@@ -138,7 +203,7 @@ __global__ __launch_bounds__(S::kWarps * 32, S::kBlocksPerSm) void FewRowsKernel
       }
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < 8 * kOutputs; i += S::kWarps * 32) {
+    for (int i = threadIdx.x; i < min(num_rows - group * 8, 8) * kOutputs; i += S::kWarps * 32) {
       const int row = i / kOutputs;
       const int output = i % kOutputs;
       float sum = partial[0][row][output];
@@ -179,13 +244,18 @@ template <MatrixFormat F>
 cudaError_t LaunchFormat(const MatmulCall& call, int32_t max_rows, const LaunchOptions& options) {
   switch (call.end) {
     case MatmulEnd::kFloat:
+      // Enough tiles for all processors (a head): two a warp cost less each.
+      if (call.input.weights.num_rows >= kManyOutputs) {
+        return LaunchGroups<F, 2, 1, kFloatSlices>(call.input, StoreEnd{call.float_output},
+                                                   max_rows, options);
+      }
       return LaunchGroups<F, 1, 1, kFloatSlices>(call.input, StoreEnd{call.float_output}, max_rows,
                                                  options);
     case MatmulEnd::kResidual:
-      return LaunchGroups<F, 2, 1, kResidualSlices>(
-          call.input, ResidualEnd{call.residual_output}, max_rows, options);
+      return LaunchGroups<F, 1, 2, kResidualSlices>(call.input, ResidualEnd{call.residual_output},
+                                                    max_rows, options);
     case MatmulEnd::kGated:
-      return LaunchGroups<F, 2, 2, kGatedSlices>(call.input, GatedEnd{call.gated_output}, max_rows,
+      return LaunchGroups<F, 1, 4, kGatedSlices>(call.input, GatedEnd{call.gated_output}, max_rows,
                                                  options);
   }
   return cudaErrorInvalidValue;

@@ -22,7 +22,7 @@ struct Stage {
 
 // A thread's part of a chunk on its way to shared memory.
 struct StageRegisters {
-  static constexpr int kCodeLoads = kBlockRows * kChunkCols / 16 / kThreads;     // 4
+  static constexpr int kCodeLoads = kBlockRows * kChunkCols / 16 / kThreads;  // 4
   uint4 codes[kCodeLoads];
   float2 scales;
   float2 sums;
@@ -151,15 +151,13 @@ __global__ __launch_bounds__(kThreads, 2) void ManyRowsKernel(MatmulInput in, En
     }
   }
 
-  const int g = lane / 4;
-  const int t = lane % 4;
 #pragma unroll
   for (int group = 0; group < kGroups; ++group) {
     if (group * 8 >= num_rows) break;
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      values[2 * t + i % 2][warp * kTileRows + g + i / 2 * 8] = total[group][i];
+      values[lane % 4 * 2 + i % 2][warp * kTileRows + lane / 4 + i / 2 * 8] = total[group][i];
     }
     __syncthreads();
     for (int part = 0; part < kBlockOutputs / End::kOutputs; ++part) {

@@ -1,16 +1,14 @@
-#include "common/kernels/cuda/step_rows.h"
-
 #include "common/kernels/cuda/epilogue.cuh"
 #include "common/kernels/cuda/launch.cuh"
+#include "common/kernels/cuda/step_rows.h"
 
 namespace tandem::cuda {
 namespace {
 
 // Element (row, col) of a matrix, as UnpackElement of matrix_pack.h.
 __device__ float Element(const DeviceMatrix& matrix, int64_t row, int col) {
-  const uint8_t* chunk =
-      matrix.chunks + (row / kTileRows * matrix.num_chunks + col / kChunkCols) *
-                          ChunkBytes(matrix.format);
+  const uint8_t* chunk = matrix.chunks + (row / kTileRows * matrix.num_chunks + col / kChunkCols) *
+                                             ChunkBytes(matrix.format);
   const int g = row % 8;
   const int row_half = row % 16 / 8;
   const int tile = col % kChunkCols / kTileCols;
@@ -44,14 +42,16 @@ __global__ void EmbedKernel(EmbedCall call) {
   LetNextKernelStart();
   WaitForPreviousKernel();
   const int64_t row = blockIdx.x;
-  if (row < call.max_logits_rows && threadIdx.x == 0) call.greatest[row] = 0;
+  if (row < call.max_logits_rows && blockIdx.y == 0 && threadIdx.x == 0) call.greatest[row] = 0;
   if (row >= call.counts->num_rows) return;
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int32_t token_id = call.token_ids[row];
-  for (int col = warp * 32; col < call.out.dim; col += blockDim.x) {
+  for (int col = (blockIdx.y * (blockDim.x / 32) + warp) * 32; col < call.out.dim;
+       col += gridDim.y * blockDim.x) {
     UpdateResidual(call.out, row, col, Element(call.embedding, token_id, col + lane), lane);
   }
+  if (blockIdx.y > 0) return;
   const float position = static_cast<float>(call.positions[row]);
   for (int i = threadIdx.x; i < call.rope_dim / 2; i += blockDim.x) {
     float2 angle;
@@ -118,7 +118,7 @@ __global__ void GreatestKernel(GreatestCall call) {
 
 cudaError_t LaunchEmbed(const EmbedCall& call, int32_t max_rows, const LaunchOptions& options) {
   const int blocks = max_rows > call.max_logits_rows ? max_rows : call.max_logits_rows;
-  return Launch(EmbedKernel, dim3(blocks), 512, 0, options, call);
+  return Launch(EmbedKernel, dim3(blocks, 8), 512, 0, options, call);
 }
 
 cudaError_t LaunchGather(const GatherCall& call, int32_t max_rows, const LaunchOptions& options) {
@@ -127,7 +127,7 @@ cudaError_t LaunchGather(const GatherCall& call, int32_t max_rows, const LaunchO
 
 cudaError_t LaunchGreatest(const GreatestCall& call, int32_t max_rows,
                            const LaunchOptions& options) {
-  return Launch(GreatestKernel, dim3(16, max_rows), 512, 0, options, call);
+  return Launch(GreatestKernel, dim3(64, max_rows), 512, 0, options, call);
 }
 
 }  // namespace tandem::cuda

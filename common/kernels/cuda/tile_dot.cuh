@@ -41,30 +41,50 @@ __device__ __forceinline__ ActivationTile LoadActivationTile(const Activations& 
   return tile;
 }
 
-// The int8 codebook in four registers.
+// The int8 codebook and the masks that decode with it.
 struct Codebook {
   uint32_t words[4];
+  uint32_t index_mask;
+  uint32_t half_mask;
+  uint32_t identity;
 };
 
+// Goes through shared memory so that every lane has it in registers of its own: what the
+// compiler knows to be the same for all it keeps in uniform ones, and copies before each use.
 __device__ __forceinline__ Codebook LoadCodebook(const DeviceMatrix& matrix) {
-  Codebook book;
+  __shared__ volatile uint32_t shared[7];
+  if (threadIdx.x == 0) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    book.words[i] = *reinterpret_cast<const uint32_t*>(matrix.codebook + 4 * i);
+    for (int i = 0; i < 4; ++i) {
+      shared[i] = *reinterpret_cast<const uint32_t*>(matrix.codebook + 4 * i);
+    }
+    shared[4] = 0x77777777u;
+    shared[5] = 0x44444444u;
+    shared[6] = 0x32103210u;
   }
-  return book;
+  __syncthreads();
+  return {{shared[0], shared[1], shared[2], shared[3]}, shared[4], shared[5], shared[6]};
 }
 
-// Eight 4-bit codes to eight int8: `low` the first four.
+// Bytes of a and b by the low four nibbles of `selector`, each at most 7. (__byte_perm
+// masks the selector once more.)
+__device__ __forceinline__ uint32_t Permute(uint32_t a, uint32_t b, uint32_t selector) {
+  uint32_t result;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(selector));
+  return result;
+}
+
+// Eight 4-bit codes to eight int8: `low` the first four. Each code's low three bits choose
+// from both halves of the book, its high bit between the two.
 __device__ __forceinline__ void DecodeWord(uint32_t word, const Codebook& book, uint32_t& low,
                                            uint32_t& high) {
-  const uint32_t index = word & 0x77777777u;
-  const uint32_t upper = ((word >> 1) & 0x44444444u) | 0x32103210u;  // which half of the book
-  low = __byte_perm(__byte_perm(book.words[0], book.words[1], index),
-                    __byte_perm(book.words[2], book.words[3], index), upper);
+  const uint32_t index = word & book.index_mask;
+  const uint32_t upper = ((word >> 1) & book.half_mask) | book.identity;
+  low = Permute(Permute(book.words[0], book.words[1], index),
+                Permute(book.words[2], book.words[3], index), upper);
   const uint32_t index_high = index >> 16;
-  high = __byte_perm(__byte_perm(book.words[0], book.words[1], index_high),
-                     __byte_perm(book.words[2], book.words[3], index_high), upper >> 16);
+  high = Permute(Permute(book.words[0], book.words[1], index_high),
+                 Permute(book.words[2], book.words[3], index_high), upper >> 16);
 }
 
 // One lane's part of a weight tile, as stored.
