@@ -1,0 +1,1 @@
+"""Distils a small draft from a llama GGUF: see docs/drafts.md."""

@@ -1,0 +1,112 @@
+"""Students to files: flat parts for the way home, and GGUF for the workers."""
+
+import json
+
+import numpy as np
+import torch
+
+PART_BYTES = 15 << 20
+
+
+def arrays_of(state, half=np.float16):
+    """GGUF names and arrays of a student's state."""
+    arrays = {"token_embd.weight": state["embedding"], "output_norm.weight": state["final_norm"]}
+    for i in range(len(state["wq"])):
+        layer = {"attn_norm": state["norm1"][i], "ffn_norm": state["norm2"][i],
+                 "attn_q": state["wq"][i], "attn_k": state["wkv"][i, 0],
+                 "attn_v": state["wkv"][i, 1], "attn_output": state["wo"][i],
+                 "ffn_gate": state["wgu"][i, 0], "ffn_up": state["wgu"][i, 1],
+                 "ffn_down": state["wd"][i]}
+        arrays |= {f"blk.{i}.{name}.weight": value for name, value in layer.items()}
+    return {name: value.detach().float().cpu().numpy().astype(np.float32 if value.dim() == 1
+                                                              else half)
+            for name, value in arrays.items()}
+
+
+def eight_bits(array):
+    """int8 with a float16 scale for each 32 values, as bytes; and back by from_eight_bits."""
+    groups = array.astype(np.float32).reshape(-1, 32)
+    scale = (np.abs(groups).max(-1, keepdims=True) / 127.0).astype(np.float16)
+    steps = np.round(groups / np.maximum(scale.astype(np.float32), 1e-12))
+    return steps.astype(np.int8).tobytes() + scale.tobytes()
+
+
+def from_eight_bits(data, shape):
+    count = int(np.prod(shape))
+    steps = np.frombuffer(data, np.int8, count).reshape(-1, 32).astype(np.float32)
+    return (steps * np.frombuffer(data, np.float16, count // 32, count)[:, None]).reshape(shape)
+
+
+def pack(state, spec, prefix, eight_bit):
+    """Writes <prefix>.json and <prefix>.0, .1, ...: files small enough to travel."""
+    arrays = arrays_of(state)
+    blob, tensors = bytearray(), []
+    for name, array in arrays.items():
+        short = eight_bit and array.ndim == 2
+        data = eight_bits(array) if short else array.tobytes()
+        tensors.append({"name": name, "shape": array.shape, "offset": len(blob),
+                        "bytes": len(data), "dtype": "q8" if short else str(array.dtype)})
+        blob += data
+    parts = range(0, len(blob), PART_BYTES)
+    for index, begin in enumerate(parts):
+        with open(f"{prefix}.{index}", "wb") as file:
+            file.write(blob[begin:begin + PART_BYTES])
+    with open(prefix + ".json", "w") as file:
+        json.dump({"spec": spec, "tensors": tensors, "parts": len(parts),
+                   "kept_ids": state["kept_ids"].tolist()}, file)
+
+
+def unpack(prefix):
+    """spec, kept_ids, and float32 arrays by GGUF name."""
+    with open(prefix + ".json") as file:
+        index = json.load(file)
+    blob = b"".join(open(f"{prefix}.{i}", "rb").read() for i in range(index["parts"]))
+    arrays = {}
+    for entry in index["tensors"]:
+        data = blob[entry["offset"]:entry["offset"] + entry["bytes"]]
+        arrays[entry["name"]] = (
+            from_eight_bits(data, entry["shape"]) if entry["dtype"] == "q8" else
+            np.frombuffer(data, entry["dtype"]).astype(np.float32).reshape(entry["shape"]))
+    return index["spec"], index["kept_ids"], arrays
+
+
+def write_gguf(target, spec, kept_ids, arrays, out, matrix_type, embedding_type):
+    """A draft for `target`: its tokenizer and metadata, the student's shape and weights."""
+    import gguf
+    types = gguf.GGMLQuantizationType
+    reader = gguf.GGUFReader(target)
+    num_layers = sum(name.endswith("attn_q.weight") for name in arrays)
+    changed = {"llama.block_count": num_layers,
+               "llama.embedding_length": spec["width"], "llama.feed_forward_length": spec["ffn"],
+               "llama.attention.head_count": spec["heads"],
+               "llama.attention.head_count_kv": spec["kv_heads"],
+               "general.name": f"{spec['name']} draft"}
+    dropped = {"general.basename", "general.size_label", "general.finetune", "general.file_type"}
+    writer = gguf.GGUFWriter(out, "llama")
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name == "general.architecture":
+            continue
+        if field.name in dropped:
+            continue
+        kind = field.types[0]
+        sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, changed.get(field.name, field.contents()), kind,
+                             sub_type=sub)
+    if len(kept_ids) + 1 == len(arrays["token_embd.weight"]):
+        writer.add_key_value("tandem.draft.kept_ids", [int(i) for i in kept_ids],
+                             gguf.GGUFValueType.ARRAY, sub_type=gguf.GGUFValueType.INT32)
+    for name, array in arrays.items():
+        if array.ndim == 1:
+            writer.add_tensor(name, array.astype(np.float32))
+            continue
+        kind = types[embedding_type if name == "token_embd.weight" else matrix_type]
+        writer.add_tensor(name, gguf.quants.quantize(array.astype(np.float32), kind),
+                          raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def load_state(path):
+    return torch.load(path, map_location="cpu")
