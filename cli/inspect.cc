@@ -23,6 +23,10 @@ void PrintConfig(const ModelConfig& config) {
   std::printf("heads        %d query, %d key/value, %d wide; RoPE over %d, theta %g\n",
               config.num_heads, config.num_kv_heads, config.head_dim, config.rope_dim,
               static_cast<double>(config.rope_theta));
+  if (!config.kept_ids.empty()) {
+    std::printf("trimmed      %d ids are drafted, others only read\n",
+                static_cast<int>(config.kept_ids.size()));
+  }
   std::printf("vocabulary   %d tokens, head %s\n", config.vocab_size,
               config.tied_head ? "tied to the embedding" : "separate");
   std::printf("context      %d tokens\n", config.context_length);

@@ -22,6 +22,8 @@ constexpr int64_t kMaxContext = int64_t{1} << 26;
 
 constexpr size_t kMaxNameBytes = 200;
 
+constexpr char kKeptIdsKey[] = "tandem.draft.kept_ids";
+
 // A key that must be there is the file's fault when it is not.
 absl::Status MissingIsInvalid(const absl::Status& status) {
   return absl::IsNotFound(status) ? absl::InvalidArgumentError(status.message()) : status;
@@ -177,6 +179,30 @@ absl::Status ReadRope(const GgufFile& file, ModelConfig& config) {
   return absl::OkStatus();
 }
 
+// The list of a trimmed draft; the vocabulary is then as large as the file's tokens say.
+absl::Status ReadKeptIds(const GgufFile& file, ModelConfig& config) {
+  ASSIGN_OR_RETURN(const std::vector<int64_t> ids, file.GetInts(kKeptIdsKey));
+  const int32_t num_rows = config.vocab_size;
+  ASSIGN_OR_RETURN(config.vocab_size, GetBounded(file, "llama.vocab_size", 1, kMaxVocab));
+  if (!config.tied_head || ids.empty() || static_cast<int64_t>(ids.size()) + 1 != num_rows) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("%s: %s has %d ids, but token_embd.weight has %d rows, one of them for "
+                        "all other ids, and must be the head too",
+                        file.path(), kKeptIdsKey, ids.size(), num_rows));
+  }
+  std::vector<bool> seen(static_cast<size_t>(config.vocab_size));
+  for (const int64_t id : ids) {
+    if (id < 0 || id >= config.vocab_size || seen[static_cast<size_t>(id)]) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("%s: %s has id %d twice or out of the vocabulary of %d", file.path(),
+                          kKeptIdsKey, id, config.vocab_size));
+    }
+    seen[static_cast<size_t>(id)] = true;
+    config.kept_ids.push_back(static_cast<int32_t>(id));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadVocabulary(const GgufFile& file, ModelConfig& config) {
   const GgufTensor* embedding = file.FindTensor("token_embd.weight");
   if (embedding == nullptr) {
@@ -188,6 +214,8 @@ absl::Status ReadVocabulary(const GgufFile& file, ModelConfig& config) {
         absl::StrCat(file.path(), ": token_embd.weight is not a matrix of vocabulary rows"));
   }
   config.vocab_size = static_cast<int32_t>(embedding->dims[1]);
+  config.tied_head = file.FindTensor("output.weight") == nullptr;
+  if (file.FindValue(kKeptIdsKey) != nullptr) return ReadKeptIds(file, config);
   const auto tokens = file.GetStrings("tokenizer.ggml.tokens");
   if (tokens.ok() && static_cast<int64_t>(tokens->size()) != config.vocab_size) {
     return absl::InvalidArgumentError(
@@ -201,7 +229,6 @@ absl::Status ReadVocabulary(const GgufFile& file, ModelConfig& config) {
         absl::StrFormat("%s: llama.vocab_size is %d, but token_embd.weight has %d rows",
                         file.path(), claimed, config.vocab_size));
   }
-  config.tied_head = file.FindTensor("output.weight") == nullptr;
   return absl::OkStatus();
 }
 

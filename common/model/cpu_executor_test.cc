@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -75,6 +76,52 @@ TEST_P(CpuExecutorTypeTest, HeadOfItsOwnAndRopeFactorsAreUsed) {
   for (int32_t i = 0; i < 16; ++i) options.rope_factors.push_back(1.0f + 0.5f * i);
   const bool is_float = BlockOf(GetParam()).elements == 1;
   EXPECT_GT(WorstCosine(options, KvType::kF16), is_float ? 0.999995 : 0.999);
+}
+
+// The rows of a trimmed draft's embedding, in the order of its list, and one more.
+TestModelOptions Trimmed(const std::vector<int32_t>& kept_ids, int32_t vocab_size) {
+  TestModelOptions options = {.vocab_size = static_cast<int32_t>(kept_ids.size()) + 1};
+  options.more_metadata = [=](GgufWriter& writer) {
+    writer.AddUint32("llama.vocab_size", static_cast<uint32_t>(vocab_size));
+    writer.AddInts("tandem.draft.kept_ids", kept_ids);
+  };
+  return options;
+}
+
+TEST(TrimmedDraftTest, KeptIdsHaveTheirRowsAndOthersAreReadButNeverWritten) {
+  const std::vector<int32_t> kept_ids = {7, 3, 90, 12, 55};
+  const auto file = OpenTestModel(Trimmed(kept_ids, 100));
+  const auto plain = OpenTestModel({.vocab_size = 6});
+  // Ids 0 and 99 are not on the list: both are the last row.
+  ExecutorDriver driver(MakeTestExecutor(*file, KvType::kF16), 1);
+  ExecutorDriver expected_driver(MakeTestExecutor(*plain, KvType::kF16), 1);
+  const LogitsRows rows = driver.RunInSteps(0, {90, 0, 7, 99, 12}, {5});
+  const LogitsRows expected = expected_driver.RunInSteps(0, {2, 5, 0, 5, 3}, {5});
+  ASSERT_EQ(rows.size(), expected.size());
+  for (size_t row = 0; row < rows.size(); ++row) {
+    ASSERT_EQ(rows[row].size(), 100u);
+    for (int32_t id = 0; id < 100; ++id) {
+      const auto kept = std::find(kept_ids.begin(), kept_ids.end(), id);
+      const float logit = rows[row][static_cast<size_t>(id)];
+      if (kept == kept_ids.end()) {
+        EXPECT_EQ(logit, -1e30f) << id;
+      } else {
+        EXPECT_EQ(logit, expected[row][static_cast<size_t>(kept - kept_ids.begin())]) << id;
+      }
+    }
+  }
+}
+
+TEST(TrimmedDraftTest, ListsThatDoNotFitAreRefused) {
+  for (const auto& kept_ids : std::vector<std::vector<int32_t>>{{7, 7}, {7, 100}, {7, -1}}) {
+    const auto config = ModelConfigFromGguf(*OpenTestModel(Trimmed(kept_ids, 100)));
+    EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(config.status().message(), HasSubstr("tandem.draft.kept_ids"));
+  }
+  TestModelOptions too_few = Trimmed({1, 2, 3}, 100);
+  too_few.vocab_size = 9;
+  EXPECT_THAT(ModelConfigFromGguf(*OpenTestModel(too_few)).status().message(),
+              HasSubstr("has 3 ids, but token_embd.weight has 9 rows"));
 }
 
 INSTANTIATE_TEST_SUITE_P(AllTypes, CpuExecutorTypeTest, ::testing::ValuesIn(kAllTypes),

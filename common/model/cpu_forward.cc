@@ -8,6 +8,13 @@
 #include "common/kernels/cpu/elementwise.h"
 
 namespace tandem {
+namespace {
+
+// The logit of an id that a trimmed draft does not know: a number, for infinity would be
+// taken for damage, of which nothing is left beside any other.
+constexpr float kNeverWritten = -1e30f;
+
+}  // namespace
 
 CpuForward::CpuForward(const ModelConfig& config, const LlamaWeights& weights,
                        const ExecutorLimits& limits, cpu::ThreadPool& pool)
@@ -38,6 +45,11 @@ CpuForward::CpuForward(const ModelConfig& config, const LlamaWeights& weights,
   logits_rows_.reserve(max_rows);
   sequences_.reserve(max_rows);
   workspace_bytes_ += int64_t{limits.max_logits_rows} * config.vocab_size * sizeof(float);
+  if (config.kept_ids.empty()) return;
+  const int32_t num_rows = config.num_embedding_rows();
+  kept_logits_ = Buffer(limits.max_logits_rows, num_rows);
+  row_of_id_.assign(static_cast<size_t>(config.vocab_size), num_rows - 1);
+  for (int32_t row = 0; row < num_rows - 1; ++row) row_of_id_[config.kept_ids[row]] = row;
 }
 
 std::vector<float> CpuForward::Buffer(int64_t rows, int64_t cols) {
@@ -120,7 +132,8 @@ void CpuForward::Gather(absl::Span<const StepSequence> sequences) {
   }
   num_rows_ = static_cast<int64_t>(token_ids_.size());
   pool_.Run(static_cast<int32_t>(num_rows_), [&](int32_t row, int32_t) {
-    cpu::UnpackRow(weights_.embedding, token_ids_[row],
+    const int32_t id = token_ids_[row];
+    cpu::UnpackRow(weights_.embedding, row_of_id_.empty() ? id : row_of_id_[id],
                    residual_.data() + int64_t{row} * config_.hidden_dim);
   });
   cpu::RopeAngles(positions_.data(), num_rows_, config_.rope_inv_freq.data(), config_.rope_dim / 2,
@@ -226,9 +239,18 @@ void CpuForward::Head() {
   cpu::RmsNorm(normed_.data(), weights_.output_norm.data(), config_.norm_epsilon, num_logits, dim,
                normed_.data(), pool_);
   activations_.Set(normed_.data(), num_logits, dim, pool_);
-  const cpu::MatMulArgs head = {
-      .weight = &weights_.head(), .y = logits_.get(), .y_stride = config_.vocab_size};
+  const bool trimmed = !config_.kept_ids.empty();
+  const cpu::MatMulArgs head = {.weight = &weights_.head(),
+                                .y = trimmed ? kept_logits_.data() : logits_.get(),
+                                .y_stride = config_.num_embedding_rows()};
   cpu::MatMul(activations_, &head, 1, pool_);
+  if (!trimmed) return;
+  pool_.Run(static_cast<int32_t>(num_logits), [&](int32_t row, int32_t) {
+    const float* kept = kept_logits_.data() + int64_t{row} * config_.num_embedding_rows();
+    const absl::Span<float> logits = Logits(row);
+    std::fill(logits.begin(), logits.end(), kNeverWritten);
+    for (size_t i = 0; i < config_.kept_ids.size(); ++i) logits[config_.kept_ids[i]] = kept[i];
+  });
 }
 
 }  // namespace tandem

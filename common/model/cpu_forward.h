@@ -61,16 +61,18 @@ class CpuForward {
   std::vector<int32_t> logits_rows_;  // rows that want logits
   std::vector<cpu::AttentionSequence> sequences_;
 
-  std::vector<float> residual_;   // [max_rows, hidden]
-  std::vector<float> normed_;     // [max_rows, hidden]
-  std::vector<float> q_;          // [max_rows, num_heads * head_dim]
-  std::vector<float> k_;          // [max_rows, num_kv_heads * head_dim]
-  std::vector<float> v_;          // [max_rows, num_kv_heads * head_dim]
-  std::vector<float> attention_;  // [max_rows, num_heads * head_dim]
-  std::vector<float> gate_;       // [max_rows, ffn]
-  std::vector<float> up_;         // [max_rows, ffn]
-  std::vector<float> cosines_;    // [max_rows, rope_dim / 2]
-  std::vector<float> sines_;      // [max_rows, rope_dim / 2]
+  std::vector<float> residual_;     // [max_rows, hidden]
+  std::vector<float> normed_;       // [max_rows, hidden]
+  std::vector<float> q_;            // [max_rows, num_heads * head_dim]
+  std::vector<float> k_;            // [max_rows, num_kv_heads * head_dim]
+  std::vector<float> v_;            // [max_rows, num_kv_heads * head_dim]
+  std::vector<float> attention_;    // [max_rows, num_heads * head_dim]
+  std::vector<float> gate_;         // [max_rows, ffn]
+  std::vector<float> up_;           // [max_rows, ffn]
+  std::vector<float> cosines_;      // [max_rows, rope_dim / 2]
+  std::vector<float> sines_;        // [max_rows, rope_dim / 2]
+  std::vector<float> kept_logits_;  // trimmed: [max_logits_rows, embedding rows]
+  std::vector<int32_t> row_of_id_;  // trimmed: [vocab]
   // [max_logits_rows, vocab]; not cleared, so that rows never used take no memory.
   std::unique_ptr<float[]> logits_;
   cpu::Activations activations_;

@@ -40,7 +40,7 @@ std::vector<Slot> SlotsOf(const ModelConfig& config, LlamaWeights& weights) {
   const auto vector = [&](const std::string& name, std::vector<float>& to) {
     slots.push_back({.name = name, .num_cols = hidden, .vector = &to});
   };
-  matrix("token_embd.weight", config.vocab_size, hidden, weights.embedding);
+  matrix("token_embd.weight", config.num_embedding_rows(), hidden, weights.embedding);
   weights.layers.resize(static_cast<size_t>(config.num_layers));
   for (int32_t i = 0; i < config.num_layers; ++i) {
     LayerWeights& layer = weights.layers[i];
