@@ -10,7 +10,7 @@ namespace tandem {
 namespace {
 
 constexpr char kDemoTarget[] = "smollm2-135m-instruct.q4_1.gguf";
-constexpr char kDemoDraft[] = "smollm2-135m-instruct.first6.q4_1.gguf";
+constexpr char kDemoDraft[] = "smollm2-135m-instruct.tiny.q4_1.gguf";
 
 }  // namespace
 
