@@ -27,6 +27,11 @@ elseif(TANDEM_SANITIZE)
     "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/cmake/lsan_suppressions.txt")
 endif()
 
+# A program finds libraries beside itself, in ../lib, where there are any (scripts/bundle):
+# as RPATH, so that the libraries' own libraries are found there too.
+set(CMAKE_BUILD_RPATH "$ORIGIN/../lib")
+target_link_options(tandem_flags INTERFACE "LINKER:--disable-new-dtags")
+
 # tandem_library(NAME SRCS a.cc b.cc [DEPS x y] [PRIVATE_DEPS z])
 function(tandem_library name)
   cmake_parse_arguments(ARG "" "" "SRCS;DEPS;PRIVATE_DEPS" ${ARGN})
