@@ -15,6 +15,7 @@
 #include "common/gguf/gguf.h"
 #include "common/model/cpu_executor.h"
 #include "common/model/perplexity.h"
+#include "common/safetensors/checkpoint.h"
 #include "common/tokenizer/tokenizer.h"
 
 namespace tandem {
@@ -37,7 +38,7 @@ void ShowProgress(int32_t done, int32_t total) {
 }  // namespace
 
 int RunPerplexity(const PerplexityCommand& options) {
-  absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::Open(options.model);
+  absl::StatusOr<std::unique_ptr<GgufFile>> file = OpenModel(options.model);
   if (!file.ok()) return Fail(kExitModelFile, file.status());
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::FromGguf(**file);
   if (!tokenizer.ok()) return Fail(kExitModelFile, tokenizer.status());

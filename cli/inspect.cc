@@ -11,6 +11,7 @@
 #include "common/model/config.h"
 #include "common/model/cpu_executor.h"
 #include "common/model/weights.h"
+#include "common/safetensors/checkpoint.h"
 #include "common/tokenizer/tokenizer.h"
 
 namespace tandem {
@@ -74,7 +75,7 @@ void PrintWeights(const std::vector<TensorPlan>& tensors) {
 }
 
 absl::Status Inspect(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(path));
+  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, OpenModel(path));
   std::printf("file         %s, %.1f MiB, %d tensors, %d metadata values\n", path.c_str(),
               static_cast<double>(file->file_bytes()) / kMiB,
               static_cast<int>(file->tensors().size()), static_cast<int>(file->metadata().size()));

@@ -24,7 +24,8 @@ ARROWS = {
     "telemetry": {"base"},
     "tensor": {"base"},
     "gguf": {"base", "tensor"},
-    "tokenizer": {"base", "gguf"},
+    "safetensors": {"base", "gguf", "tensor"},
+    "tokenizer": {"base", "gguf", "safetensors"},
     "chat_template": {"base"},
     "kernels": set(),
     "kv": {"base"},
@@ -33,7 +34,7 @@ ARROWS = {
     "model": {"base", "device", "tensor", "gguf", "kernels", "kv"},
     "rpc": {"base", "worker"},
     "worker": {"base", "device", "telemetry", "tensor", "gguf", "kernels", "kv", "ipc",
-               "speculation", "model"},
+               "safetensors", "speculation", "model"},
 }
 GRPC_PLACES = re.compile(
     r"^(services/\w+/(service|main|links/|grpc_|.*_service|.*_test)|services/\w+/.*(service|link|"

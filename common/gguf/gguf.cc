@@ -94,6 +94,7 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path
   std::unique_ptr<GgufFile> file(new GgufFile());
   file->path_ = path;
   ASSIGN_OR_RETURN(file->mapping_, MapFile(path));
+  file->file_bytes_ = static_cast<int64_t>(file->mapping_.size());
   RETURN_IF_ERROR(GgufParser(*file).Parse());
   return file;
 }

@@ -53,7 +53,7 @@ class GgufFile {
   GgufFile& operator=(const GgufFile&) = delete;
 
   const std::string& path() const { return path_; }
-  int64_t file_bytes() const { return static_cast<int64_t>(mapping_.size()); }
+  int64_t file_bytes() const { return file_bytes_; }
   absl::Span<const uint8_t> bytes() const { return mapping_; }
 
   // In file order.
@@ -78,6 +78,7 @@ class GgufFile {
  private:
   GgufFile() = default;
   friend class GgufParser;
+  friend class GgufBuilder;
 
   // NOT_FOUND without the key; for Array, INVALID_ARGUMENT when it is no array.
   absl::StatusOr<const GgufValue*> Value(std::string_view key) const;
@@ -85,6 +86,8 @@ class GgufFile {
 
   std::string path_;
   absl::Span<const uint8_t> mapping_;
+  int64_t file_bytes_ = 0;
+  std::shared_ptr<void> backing_;  // of what a GgufBuilder added
   std::vector<std::pair<std::string_view, GgufValue>> metadata_;
   std::vector<GgufTensor> tensors_;
   absl::flat_hash_map<std::string_view, int32_t> metadata_index_;

@@ -50,12 +50,33 @@ struct TileRows {
   std::vector<float> row_scales;
 };
 
+// A row that is NF4 in the file keeps its codes; its scales are quantized again.
+void FillNf4Row(const MatrixJob& job, const uint8_t* data, int64_t slot, TileRows& tile) {
+  const int64_t padded_cols = cuda::PaddedCols(job.num_cols);
+  const int64_t num_blocks = job.num_cols / 64;
+  int8_t* codes = tile.codes.data() + slot * padded_cols;
+  constexpr int8_t kZero = 7;  // its place in the codebook
+  std::fill(codes + job.num_cols, codes + padded_cols, kZero);
+  for (int64_t block = 0; block < num_blocks; ++block) {
+    const uint8_t* stored = data + block * 36;
+    std::memcpy(&tile.floats[block], stored, sizeof(float));
+    for (int64_t i = 0; i < 64; ++i) {
+      const uint8_t pair = stored[4 + i / 2];
+      codes[block * 64 + i] = static_cast<int8_t>(i % 2 == 0 ? pair >> 4 : pair & 15);
+    }
+  }
+  cuda::QuantizeNf4Scales(tile.floats.data(), num_blocks,
+                          tile.scales.data() + slot * (padded_cols / 64),
+                          tile.row_scales.data() + 2 * slot);
+}
+
 void FillRow(const MatrixJob& job, int64_t row, int64_t slot, TileRows& tile) {
   const int64_t padded_cols = cuda::PaddedCols(job.num_cols);
   int8_t* codes = tile.codes.data() + slot * padded_cols;
   const auto [tensor, source_row] = RowOf(job, row);
   const uint8_t* data = RowData(*tensor, source_row);
   const cpu::SourceType type = SourceOf(tensor->dtype);
+  if (tensor->dtype == DType::kNF4) return FillNf4Row(job, data, slot, tile);
   const bool is_direct = CudaFormatOf(tensor->dtype, false) == job.format &&
                          tensor->dtype != DType::kQ6_K && tensor->dtype != DType::kQ5_K &&
                          cpu::SourceBlockOf(type).elements > 1;
@@ -122,23 +143,6 @@ void MatrixJob::SetCodebook(DeviceMatrix& matrix) const {
       default:
         matrix.codebook[i] = static_cast<int8_t>(i);
     }
-  }
-}
-
-MatrixFormat CudaFormatOf(DType stored, bool quantize_to_nf4) {
-  switch (stored) {
-    case DType::kQ4_0:
-    case DType::kIQ4_NL:
-      return MatrixFormat::kCode4;
-    case DType::kQ4_1:
-    case DType::kQ4_K:
-      return MatrixFormat::kAffine4;
-    case DType::kF32:
-    case DType::kF16:
-    case DType::kBF16:
-      return quantize_to_nf4 ? MatrixFormat::kNf4 : MatrixFormat::kCode8;
-    default:
-      return MatrixFormat::kCode8;
   }
 }
 

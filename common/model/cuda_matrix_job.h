@@ -8,6 +8,7 @@
 #include "common/kernels/cpu/thread_pool.h"
 #include "common/kernels/cuda/device_matrix.h"
 #include "common/kernels/cuda/matrix_pack.h"
+#include "common/model/cuda_format.h"
 
 namespace tandem {
 
@@ -36,8 +37,5 @@ struct MatrixJob {
     return bytes;
   }
 };
-
-// What a stored type becomes on the device.
-cuda::MatrixFormat CudaFormatOf(DType stored, bool quantize_to_nf4);
 
 }  // namespace tandem

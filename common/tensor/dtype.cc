@@ -22,6 +22,8 @@ DTypeBlock BlockOf(DType type) {
       return {256, 176};
     case DType::kQ6_K:
       return {256, 210};
+    case DType::kNF4:
+      return {64, 36};
   }
   return {0, 0};
 }
@@ -48,6 +50,8 @@ const char* DTypeName(DType type) {
       return "Q6_K";
     case DType::kIQ4_NL:
       return "IQ4_NL";
+    case DType::kNF4:
+      return "NF4";
   }
   return "?";
 }

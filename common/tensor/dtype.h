@@ -17,6 +17,10 @@ enum class DType : int32_t {
   kQ6_K = 14,
   kIQ4_NL = 20,
   kBF16 = 30,
+  // bitsandbytes' NF4 (Dettmers et al. 2023), never in a GGUF file: blocks of 64 along a
+  // row, each the f32 absolute maximum and 32 bytes of codes, the earlier of two weights in
+  // the high half.
+  kNF4 = 1000,
 };
 
 // How a type packs elements: `elements` consecutive ones take `bytes`.

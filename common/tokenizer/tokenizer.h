@@ -48,7 +48,7 @@ class Tokenizer {
 
   // Create(TokenizerSpecFromGguf(file)); keeps nothing of the file.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(const GgufFile& file);
-  // The same of the file at `path`; errors also as GgufFile::Open.
+  // The same of the file or folder at `path`; errors also as OpenModel.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromFile(const std::string& path);
 
   // The tokens of `text`. Bytes that are not UTF-8 count as U+FFFD, as if Python had

@@ -7,6 +7,7 @@
 #include "common/base/status_macros.h"
 #include "common/gguf/fingerprint.h"
 #include "common/gguf/gguf.h"
+#include "common/safetensors/checkpoint.h"
 
 namespace tandem::gateway {
 namespace {
@@ -20,7 +21,7 @@ std::string SpecialText(const Tokenizer& tokenizer, int32_t id) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const Source& source) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(source.path));
+  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, OpenModel(source.path));
   if (ModelFingerprint(*file) != source.fingerprint) {
     return absl::FailedPreconditionError(
         absl::StrCat(source.path, " has changed since the target loaded it: restart the target"));

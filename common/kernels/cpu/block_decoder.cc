@@ -77,6 +77,16 @@ void DequantizeQ6K(const uint8_t* block, int sub_block, float* out) {
   }
 }
 
+// NF4: f32 absmax, 32 bytes of codes, the earlier weight in the high half.
+void DequantizeNf4(const uint8_t* block, int sub_block, float* out) {
+  float absmax;
+  std::memcpy(&absmax, block, sizeof(absmax));
+  const uint8_t* codes = block + 4 + sub_block * kBlock / 2;
+  for (int i = 0; i < kBlock; ++i) {
+    out[i] = absmax * kNf4Values[i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15];
+  }
+}
+
 }  // namespace
 
 SourceBlock SourceBlockOf(SourceType type) {
@@ -99,6 +109,8 @@ SourceBlock SourceBlockOf(SourceType type) {
       return {256, 176};
     case SourceType::kQ6_K:
       return {256, 210};
+    case SourceType::kNF4:
+      return {64, 36};
   }
   return {0, 0};
 }
@@ -146,6 +158,7 @@ void DequantizeBlock(SourceType type, const uint8_t* source, int64_t index, floa
   const int sub_block = static_cast<int>(index % per_stored);
   if (type == SourceType::kQ5_K) return DequantizeQ5K(block, sub_block, out);
   if (type == SourceType::kQ6_K) return DequantizeQ6K(block, sub_block, out);
+  if (type == SourceType::kNF4) return DequantizeNf4(block, sub_block, out);
   const DecodedBlock decoded = DecodeBlock(type, source, index);
   for (int i = 0; i < kBlock; ++i) {
     int code = decoded.codes[i];

@@ -13,6 +13,12 @@ inline constexpr int32_t kBlock = 32;  // weights that share a scale, along a ro
 inline constexpr int8_t kIq4NlCodebook[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                               1,    13,   25,  38,  53,  69,  89,  113};
 
+// The codebook of NF4, Dettmers et al. 2023, appendix E, as the bitsandbytes library has it.
+inline constexpr float kNf4Values[16] = {
+    -1.0f,           -0.69619280f, -0.52507305f, -0.39491749f, -0.28444138f, -0.18477343f,
+    -0.09105003f,    0.0f,         0.07958030f,  0.16093020f,  0.24611230f,  0.33791524f,
+    0.44070983f,     0.56261700f,  0.72295684f,  1.0f};
+
 // 32 consecutive weights: scale * code + min.
 struct DecodedBlock {
   int8_t codes[kBlock];  // Q4 types: 0..15 unshifted; IQ4_NL: 0..15, an index

@@ -35,7 +35,9 @@ DecodedBlock QuantizeToQ8(const float* weights) {
 }
 
 DecodedBlock LoadBlock(SourceType type, const uint8_t* row, int64_t block) {
-  if (type != SourceType::kQ5_K && type != SourceType::kQ6_K) return DecodeBlock(type, row, block);
+  const bool is_whole = type != SourceType::kQ5_K && type != SourceType::kQ6_K &&
+                        type != SourceType::kNF4;  // has a packed format of its own
+  if (is_whole) return DecodeBlock(type, row, block);
   float weights[kBlock];
   DequantizeBlock(type, row, block, weights);
   return QuantizeToQ8(weights);
@@ -98,6 +100,7 @@ PackedFormat PackedFormatOf(SourceType type) {
     case SourceType::kQ8_0:
     case SourceType::kQ5_K:
     case SourceType::kQ6_K:
+    case SourceType::kNF4:
       return PackedFormat::kQ8;
     case SourceType::kF16:
       return PackedFormat::kF16;
@@ -122,7 +125,8 @@ PackedMatrix PackMatrix(SourceType type, const uint8_t* source, int64_t num_rows
   matrix.num_rows = num_rows;
   matrix.num_cols = num_cols;
   matrix.lossless =
-      type != SourceType::kQ4_K && type != SourceType::kQ5_K && type != SourceType::kQ6_K;
+      type != SourceType::kQ4_K && type != SourceType::kQ5_K && type != SourceType::kQ6_K &&
+      type != SourceType::kNF4;
   matrix.num_bytes = PackedBytes(matrix.format, num_rows, num_cols);
   const size_t allocated = (matrix.num_bytes + 63) / 64 * 64;
   matrix.data = {static_cast<uint8_t*>(::operator new[](allocated, std::align_val_t{64})),

@@ -32,6 +32,7 @@ enum class SourceType : int32_t {
   kQ6_K = 14,
   kIQ4_NL = 20,
   kBF16 = 30,
+  kNF4 = 1000,  // packed as kQ8
 };
 
 // A matrix [num_rows, num_cols]: num_rows outputs, num_cols inputs. Rows are kept in
