@@ -3,13 +3,16 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "cli/exit_codes.h"
+#include "cli/mps.h"
 #include "cli/progress_bar.h"
 #include "cli/start_plan.h"
 #include "cli/supervisor.h"
@@ -75,6 +78,52 @@ class ServeReport {
   std::string metrics_address_;
 };
 
+// The service for both workers on a GPU, where it can be had; says which it is.
+absl::StatusOr<std::unique_ptr<MpsServer>> StartMps(const ServeOptions& options,
+                                                    const std::string& socket_dir) {
+  std::unique_ptr<MpsServer> none;
+  if (options.device == "cpu") return none;
+  if (const char* folder = std::getenv("CUDA_MPS_PIPE_DIRECTORY");
+      folder != nullptr && options.mps == "auto") {
+    std::fprintf(stderr, "mps    the machine's, in %s\n", folder);
+    return none;
+  }
+  if (options.mps == "off") {
+    std::fprintf(stderr, "mps    off: target and draft take turns on the GPU\n");
+    return none;
+  }
+  absl::StatusOr<std::unique_ptr<MpsServer>> server = MpsServer::Start(socket_dir);
+  if (server.ok()) {
+    std::fprintf(stderr, "mps    on, a private one in %s/mps\n", socket_dir.c_str());
+    return server;
+  }
+  if (options.mps == "on") return server.status();
+  std::fprintf(stderr, "mps    off, target and draft take turns on the GPU: %s\n",
+               std::string(server.status().message()).c_str());
+  return none;
+}
+
+int Serve(const ServeOptions& options, const StartPlan& plan, absl::Time started_at) {
+  absl::StatusOr<std::unique_ptr<MpsServer>> mps = StartMps(options, plan.resolved.socket_dir);
+  if (!mps.ok()) return Fail(kExitMemory, mps.status());
+  int exit_code = kExitOk;
+  ServeReport report;
+  const SupervisorOptions supervision = {.stop_timeout = SupervisorOptions().stop_timeout +
+                                                         absl::Seconds(options.drain_timeout_s)};
+  Supervisor supervisor(supervision, MakeProcessSpecs(options, plan.resolved),
+                        [&report](const ProcessEvent& event) { report.OnEvent(event); });
+  InstallSignalHandlers(&supervisor);
+  const absl::Status status = supervisor.StartAndWaitReady(absl::Minutes(30));
+  if (status.ok()) {
+    report.PrintReady(absl::Now() - started_at, options.security);
+    exit_code = supervisor.Run();
+  } else if (!absl::IsCancelled(status)) {
+    exit_code = Fail(static_cast<ExitCode>(supervisor.exit_code()), status);
+  }
+  InstallSignalHandlers(nullptr);
+  return exit_code;
+}
+
 }  // namespace
 
 int RunServe(const ServeOptions& options) {
@@ -82,23 +131,7 @@ int RunServe(const ServeOptions& options) {
   absl::StatusOr<StartPlan> plan = MakeStartPlan(options);
   if (!plan.ok()) return Fail(ExitCodeOfPlan(plan.status()), plan.status());
   std::fprintf(stderr, "%s", plan->ToString().c_str());
-  int exit_code = kExitOk;
-  if (!options.dry_run) {
-    ServeReport report;
-    const SupervisorOptions supervision = {.stop_timeout = SupervisorOptions().stop_timeout +
-                                                           absl::Seconds(options.drain_timeout_s)};
-    Supervisor supervisor(supervision, MakeProcessSpecs(options, plan->resolved),
-                          [&report](const ProcessEvent& event) { report.OnEvent(event); });
-    InstallSignalHandlers(&supervisor);
-    const absl::Status status = supervisor.StartAndWaitReady(absl::Minutes(30));
-    if (status.ok()) {
-      report.PrintReady(absl::Now() - started_at, options.security);
-      exit_code = supervisor.Run();
-    } else if (!absl::IsCancelled(status)) {
-      exit_code = Fail(static_cast<ExitCode>(supervisor.exit_code()), status);
-    }
-    InstallSignalHandlers(nullptr);
-  }
+  const int exit_code = options.dry_run ? kExitOk : Serve(options, *plan, started_at);
   if (options.socket_dir.empty()) {
     std::error_code error;
     std::filesystem::remove_all(plan->resolved.socket_dir, error);

@@ -3,16 +3,54 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/worker/worker_options.h"
 
 namespace tandem {
+
+namespace {
+
+void AddDeviceOptions(CLI::App& command, ServeOptions& options) {
+  command.add_option("--device", options.device, "where the models run: cpu, cuda or cuda:N")
+      ->check([](const std::string& device) {
+        const auto number = worker::ParseDevice(device);
+        return number.ok() ? std::string() : std::string(number.status().message());
+      })
+      ->capture_default_str();
+  command
+      .add_option("--vram-budget", options.vram_budget_bytes,
+                  "device memory for all of Tandem, e.g. 8GiB; 0: what is free")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+  command
+      .add_option("--mps", options.mps,
+                  "NVIDIA's multi-process service, a private one for target and draft")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->capture_default_str();
+  command
+      .add_option("--pool-transport", options.pool_transport,
+                  "how the draft gets at the target's pages on a GPU")
+      ->check(CLI::IsMember({"auto", "ipc", "fd", "split"}))
+      ->capture_default_str();
+  command.add_flag("--nf4", options.quantize_to_nf4, "16-bit weights to NF4 when loaded (cuda)");
+}
+
+void AddDeviceArguments(const ServeOptions& options, int64_t budget_bytes, bool is_target,
+                        std::vector<std::string>* argv) {
+  if (options.device == "cpu") return;
+  argv->insert(argv->end(), {"--device", options.device});
+  if (budget_bytes > 0) {
+    argv->insert(argv->end(), {"--vram-budget", absl::StrCat(budget_bytes)});
+  }
+  if (options.quantize_to_nf4) argv->push_back("--nf4");
+  if (is_target) argv->insert(argv->end(), {"--pool-transport", options.pool_transport});
+}
+
+}  // namespace
 
 void AddServeOptions(CLI::App& command, ServeOptions& options) {
   command.add_option("--target", options.target, "GGUF of the large model");
   command.add_option("--draft", options.draft, "GGUF of the small model");
   command.add_flag("--no-draft", options.no_draft, "no draft model: plain and lookup decoding");
-  command.add_option("--device", options.device, "where the models run")
-      ->check(CLI::IsMember({"cpu"}))
-      ->capture_default_str();
+  AddDeviceOptions(command, options);
   command.add_option("--listen", options.listen, "host:port or unix:/path of the service")
       ->capture_default_str();
   command.add_option("--tls-cert", options.security.tls.certificate,
@@ -89,6 +127,7 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
                             target_socket, "--threads", threads, "--ctx", context, "--kv",
                             options.target_kv, "--kv-pages", absl::StrCat(resolved.num_kv_pages),
                             "--log-level", options.log_level}});
+  AddDeviceArguments(options, resolved.target_budget_bytes, /*is_target=*/true, &specs.back().argv);
   ProcessSpec gateway = {
       .name = "gateway",
       .argv = {bin + "/tandem-gateway", "--listen", options.listen, "--metrics-listen",
@@ -104,6 +143,8 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
                               draft_socket, "--threads", threads, "--ctx", context, "--kv",
                               options.draft_kv, "--log-level", options.log_level},
                      .is_essential = false});
+    AddDeviceArguments(options, resolved.draft_budget_bytes, /*is_target=*/false,
+                       &specs.back().argv);
     gateway.argv.insert(gateway.argv.end(), {"--draft", draft_socket});
   }
   specs.push_back(std::move(gateway));

@@ -17,7 +17,11 @@ struct ServeOptions {
   std::string target;
   std::string draft;
   bool no_draft = false;
-  std::string device = "cpu";
+  std::string device = "cpu";     // or "cuda", "cuda:N"
+  int64_t vram_budget_bytes = 0;  // of both workers, contexts included; 0: what is free
+  std::string mps = "auto";
+  std::string pool_transport = "auto";
+  bool quantize_to_nf4 = false;
   std::string listen = "127.0.0.1:50051";
   rpc::ServerSecurity security;
   std::string metrics_listen = "127.0.0.1:9464";
@@ -43,8 +47,12 @@ struct ResolvedServe {
   ModelPair models;
   std::string socket_dir;
   int32_t context_tokens = 0;
+  int32_t num_kv_tokens = 0;  // positions of target KV, with the draft's for the same tokens
   int32_t num_kv_pages = 0;
   int32_t threads = 0;
+  // What each worker may allocate on a GPU; 0: no limit.
+  int64_t target_budget_bytes = 0;
+  int64_t draft_budget_bytes = 0;
 };
 
 // Target, draft (unless there is none) and gateway, in the order to start them.

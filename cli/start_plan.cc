@@ -13,11 +13,15 @@
 #include "absl/strings/str_format.h"
 #include "common/base/host_memory.h"
 #include "common/base/status_macros.h"
+#include "common/device/nvml.h"
 #include "common/gguf/gguf.h"
 #include "common/model/config.h"
 #include "common/model/cpu_executor.h"
+#include "common/model/cuda_format.h"
 #include "common/model/weights.h"
+#include "common/safetensors/checkpoint.h"
 #include "common/tokenizer/tokenizer.h"
+#include "common/worker/worker_options.h"
 
 namespace tandem {
 namespace {
@@ -35,12 +39,17 @@ struct PlannedModel {
   int64_t workspace_bytes = 0;
 };
 
-absl::StatusOr<PlannedModel> PlanModel(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(path));
+absl::StatusOr<PlannedModel> PlanModel(const std::string& path, const ServeOptions& options) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, OpenModel(path));
   PlannedModel model;
   ASSIGN_OR_RETURN(model.config, ModelConfigFromGguf(*file));
-  ASSIGN_OR_RETURN(const std::vector<TensorPlan> tensors, PlanWeights(*file, model.config));
-  for (const TensorPlan& tensor : tensors) model.weights_bytes += tensor.packed_bytes;
+  if (options.device == "cpu") {
+    ASSIGN_OR_RETURN(const std::vector<TensorPlan> tensors, PlanWeights(*file, model.config));
+    for (const TensorPlan& tensor : tensors) model.weights_bytes += tensor.packed_bytes;
+  } else {
+    ASSIGN_OR_RETURN(model.weights_bytes,
+                     CudaWeightBytes(*file, model.config, options.quantize_to_nf4));
+  }
   const int64_t row_floats =
       4 * int64_t{model.config.hidden_dim} + 3 * int64_t{model.config.ffn_dim};
   model.workspace_bytes = kStepTokens * row_floats * int64_t{sizeof(float)} +
@@ -77,28 +86,79 @@ void SizePool(const ServeOptions& options, const PlannedModel& target, const Pla
   const int64_t tokens = options.kv_tokens > 0
                              ? options.kv_tokens
                              : int64_t{kDefaultContexts} * plan.resolved.context_tokens;
+  plan.resolved.num_kv_tokens = static_cast<int32_t>(std::min<int64_t>(tokens, INT32_MAX));
   int64_t pages = (tokens + kPagePositions - 1) / kPagePositions;
   if (draft != nullptr) {
     const KvType draft_type = KvTypeOf(options.draft_kv);
     const int64_t position_bytes =
         KvLayoutFor(draft->config, draft_type, draft_type, 8).position_bytes();
-    const int64_t draft_positions = std::max<int64_t>(8, plan.page_bytes / position_bytes / 8 * 8);
+    const int64_t unit = options.device == "cpu" ? 8 : 16;  // a page holds a multiple of it
+    const int64_t draft_positions =
+        std::max<int64_t>(unit, plan.page_bytes / position_bytes / unit * unit);
     pages += (tokens + draft_positions - 1) / draft_positions;
   }
   plan.resolved.num_kv_pages = static_cast<int32_t>(std::min<int64_t>(pages, INT32_MAX / 2));
   plan.pool_bytes = pages * plan.page_bytes;
+  // Each worker has all pages then.
+  if (options.pool_transport == "split" && draft != nullptr) plan.pool_bytes *= 2;
+}
+
+// Room the driver takes beside what is asked for: allocations are rounded up.
+constexpr int64_t kGpuSlackBytes = int64_t{64} << 20;
+
+absl::Status PlanGpu(const ServeOptions& options, StartPlan& plan) {
+  ASSIGN_OR_RETURN(const int32_t device, worker::ParseDevice(options.device));
+  const int64_t num_workers = plan.resolved.models.draft.empty() ? 1 : 2;
+  GpuFacts gpu = {.name = "a GPU", .context_bytes = int64_t{256} << 20};
+  const absl::StatusOr<std::unique_ptr<Nvml>> nvml = Nvml::Open();
+  if (nvml.ok()) {
+    ASSIGN_OR_RETURN(gpu, (*nvml)->Facts(device));
+  } else if (options.vram_budget_bytes == 0 || !options.dry_run) {
+    return absl::FailedPreconditionError(absl::StrCat("--device ", options.device, ": ",
+                                                      nvml.status().message(),
+                                                      ": --device cpu works without one"));
+  }
+  plan.gpu_name = gpu.name;
+  plan.context_bytes = num_workers * gpu.context_bytes;
+  plan.available_bytes = options.vram_budget_bytes;
+  if (nvml.ok() && (plan.available_bytes == 0 || gpu.free_bytes < plan.available_bytes)) {
+    plan.available_bytes = gpu.free_bytes;
+  }
+  if (options.vram_budget_bytes > 0) {
+    const int64_t room = plan.available_bytes - plan.context_bytes;
+    const bool is_split = options.pool_transport == "split";
+    plan.resolved.draft_budget_bytes =
+        num_workers == 1 ? 0
+                         : plan.draft_bytes + plan.draft_workspace_bytes + kGpuSlackBytes +
+                               (is_split ? plan.pool_bytes / 2 : 0);
+    plan.resolved.target_budget_bytes =
+        std::max<int64_t>(room - plan.resolved.draft_budget_bytes, int64_t{1} << 20);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckFit(const StartPlan& plan) {
   if (plan.spare_bytes() >= 0) return absl::OkStatus();
-  const int64_t fixed = plan.target_bytes + plan.draft_bytes + plan.workspace_bytes;
+  const int64_t fixed =
+      plan.context_bytes + plan.target_bytes + plan.draft_bytes + plan.workspace_bytes;
   const int64_t room = plan.available_bytes - fixed;
-  const int64_t tokens = room / plan.page_bytes * plan.page_positions * 3 / 4;
+  // Target and draft pages shrink together; less a page of each, for rounding.
+  const int64_t pages = plan.pool_bytes / plan.page_bytes;
+  const int64_t tokens = int64_t{plan.resolved.num_kv_tokens} *
+                         std::max<int64_t>(room / plan.page_bytes - 2, 0) / pages;
+  const bool fits_alone =
+      plan.draft_bytes > 0 &&
+      plan.spare_bytes() + plan.draft_bytes + plan.draft_workspace_bytes + plan.context_bytes / 2 >=
+          0;
   const std::string remedy = tokens >= 512 ? absl::StrFormat("use --kv-tokens %d", tokens)
+                             : fits_alone  ? std::string("use --no-draft")
                                            : std::string("use a smaller model");
   return absl::ResourceExhaustedError(absl::StrFormat(
-      "weights need %.1f GiB and the page pool %.1f GiB, but only %.1f GiB of memory are free: %s",
-      fixed / kGiB, plan.pool_bytes / kGiB, plan.available_bytes / kGiB, remedy));
+      "weights%s need %.1f GiB and the page pool %.1f GiB, but only %.1f GiB of %smemory are free "
+      "or allowed: %s",
+      plan.context_bytes > 0 ? ", workspace and contexts" : "", fixed / kGiB,
+      plan.pool_bytes / kGiB, plan.available_bytes / kGiB, plan.context_bytes > 0 ? "device " : "",
+      remedy));
 }
 
 }  // namespace
@@ -113,8 +173,15 @@ std::string StartPlan::ToString() const {
       "streams of 2048) · spare %.1f GiB\n",
       workspace_bytes / kMiB, pool_bytes / kMiB, resolved.num_kv_pages, page_bytes / 1024.0, tokens,
       tokens / 2048, spare_bytes() / kGiB);
-  absl::StrAppendFormat(&text, "       context %d tokens · %d threads a worker · cpu\n",
+  absl::StrAppendFormat(&text, "       context %d tokens · %d threads a worker · ",
                         resolved.context_tokens, resolved.threads);
+  if (gpu_name.empty()) {
+    absl::StrAppend(&text, "cpu\n");
+  } else {
+    absl::StrAppendFormat(&text, "%s, about %.0f MiB of contexts, %.2f of %.2f GiB used\n",
+                          gpu_name, context_bytes / kMiB, (available_bytes - spare_bytes()) / kGiB,
+                          available_bytes / kGiB);
+  }
   return text;
 }
 
@@ -122,7 +189,7 @@ absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options) {
   StartPlan plan;
   ASSIGN_OR_RETURN(plan.resolved.models, FindModels(options.target, options.draft));
   if (options.no_draft) plan.resolved.models.draft.clear();
-  ASSIGN_OR_RETURN(const PlannedModel target, PlanModel(plan.resolved.models.target));
+  ASSIGN_OR_RETURN(const PlannedModel target, PlanModel(plan.resolved.models.target, options));
   if (options.context_tokens > target.config.context_length) {
     return absl::OutOfRangeError(absl::StrCat("--ctx ", options.context_tokens, " is more than ",
                                               target.config.name, " was trained for: at most ",
@@ -138,14 +205,19 @@ absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options) {
   plan.workspace_bytes = target.workspace_bytes;
   std::unique_ptr<PlannedModel> draft;
   if (!plan.resolved.models.draft.empty()) {
-    ASSIGN_OR_RETURN(PlannedModel planned, PlanModel(plan.resolved.models.draft));
+    ASSIGN_OR_RETURN(PlannedModel planned, PlanModel(plan.resolved.models.draft, options));
     draft = std::make_unique<PlannedModel>(std::move(planned));
     plan.draft_bytes = draft->weights_bytes;
     plan.workspace_bytes += draft->workspace_bytes;
+    plan.draft_workspace_bytes = draft->workspace_bytes;
     RETURN_IF_ERROR(CheckPair(plan.resolved.models.target, plan.resolved.models.draft));
   }
   SizePool(options, target, draft.get(), plan);
-  plan.available_bytes = ReadHostMemory().available_bytes;
+  if (options.device == "cpu") {
+    plan.available_bytes = ReadHostMemory().available_bytes;
+  } else {
+    RETURN_IF_ERROR(PlanGpu(options, plan));
+  }
   RETURN_IF_ERROR(CheckFit(plan));
   if (!options.dry_run) {
     ASSIGN_OR_RETURN(plan.resolved.socket_dir, MakeSocketDir(options));
@@ -154,7 +226,7 @@ absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options) {
 }
 
 ExitCode ExitCodeOfPlan(const absl::Status& status) {
-  if (absl::IsResourceExhausted(status)) return kExitMemory;
+  if (absl::IsResourceExhausted(status) || absl::IsFailedPrecondition(status)) return kExitMemory;
   return absl::IsOutOfRange(status) ? kExitUsage : kExitModelFile;
 }
 

@@ -15,13 +15,18 @@ struct StartPlan {
   int64_t target_bytes = 0;  // weights as packed
   int64_t draft_bytes = 0;
   int64_t workspace_bytes = 0;  // both workers, estimated
+  int64_t draft_workspace_bytes = 0;
   int64_t pool_bytes = 0;
   int64_t page_bytes = 0;
   int32_t page_positions = 0;   // of the target
-  int64_t available_bytes = 0;  // memory that is free now
+  int64_t available_bytes = 0;  // memory that is free now, or the budget
+  // On a GPU: its name, and what the contexts of both workers take. Else empty and 0.
+  std::string gpu_name;
+  int64_t context_bytes = 0;
 
   int64_t spare_bytes() const {
-    return available_bytes - target_bytes - draft_bytes - workspace_bytes - pool_bytes;
+    return available_bytes - context_bytes - target_bytes - draft_bytes - workspace_bytes -
+           pool_bytes;
   }
   // The lines shown before loading.
   std::string ToString() const;
@@ -29,8 +34,8 @@ struct StartPlan {
 
 // Reads both files' metadata. INVALID_ARGUMENT for a file or a pair that cannot be
 // served (vocabularies that differ: names the first token), RESOURCE_EXHAUSTED with the
-// nearest setting that fits when memory is short, OUT_OF_RANGE for options that do not fit
-// the model. Creates the socket folder.
+// nearest setting that fits when memory is short, FAILED_PRECONDITION without a GPU that is
+// asked for, OUT_OF_RANGE for options that do not fit the model. Creates the socket folder.
 absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options);
 ExitCode ExitCodeOfPlan(const absl::Status& status);
 

@@ -171,7 +171,9 @@ absl::StatusOr<std::unique_ptr<PagesDevice>> OpenCudaPagesDevice(int32_t device,
   if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) {
     cudaGetLastError();
     return absl::FailedPreconditionError(
-        absl::StrCat("no CUDA device can be used: ", cudaGetErrorString(error)));
+        absl::StrCat("no CUDA device can be used (", cudaGetErrorString(error),
+                     "): is the driver installed, and the device visible here (nvidia-smi, "
+                     "CUDA_VISIBLE_DEVICES)? --device cpu works without"));
   }
   if (device < 0 || device >= count) {
     return absl::FailedPreconditionError(

@@ -10,6 +10,7 @@
 #include "common/gguf/gguf.h"
 #include "common/kernels/cuda/device_matrix.h"
 #include "common/model/config.h"
+#include "common/model/cuda_format.h"
 
 namespace tandem {
 

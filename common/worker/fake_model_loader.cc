@@ -3,6 +3,7 @@
 #include "common/base/status_macros.h"
 #include "common/gguf/fingerprint.h"
 #include "common/gguf/gguf.h"
+#include "common/safetensors/checkpoint.h"
 #include "common/worker/fake_executor.h"
 #include "common/worker/model_loader.h"
 
@@ -10,7 +11,7 @@ namespace tandem::worker {
 
 absl::StatusOr<LoadedModel> LoadModel(const WorkerOptions& options,
                                       const std::function<void(int64_t, int64_t)>& on_progress) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(options.model));
+  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, OpenModel(options.model));
   ASSIGN_OR_RETURN(const auto tokens, file->GetStrings("tokenizer.ggml.tokens"));
   const bool is_target = options.role == Role::kTarget;
   on_progress(file->file_bytes(), file->file_bytes());
@@ -22,9 +23,11 @@ absl::StatusOr<LoadedModel> LoadModel(const WorkerOptions& options,
                                          .max_logits_rows = 128,
                                          .max_positions = max_positions},
                               .disagreement = is_target ? 0.0f : 0.3f};
-  return LoadedModel{.executor = std::make_unique<FakeExecutor>(fake),
-                     .quantization = "none",
-                     .fingerprint = ModelFingerprint(*file)};
+  LoadedModel model;
+  model.executor = std::make_unique<FakeExecutor>(fake);
+  model.quantization = "none";
+  model.fingerprint = ModelFingerprint(*file);
+  return model;
 }
 
 }  // namespace tandem::worker

@@ -11,7 +11,7 @@
 #include "common/gguf/fingerprint.h"
 #include "common/gguf/gguf.h"
 #include "common/model/config.h"
-#include "common/model/cpu_executor.h"
+#include "common/safetensors/checkpoint.h"
 #include "common/worker/worker_process.h"
 
 namespace tandem::worker {
@@ -30,7 +30,7 @@ std::string MostlyUsedType(const GgufFile& file) {
 
 absl::StatusOr<LoadedModel> Load(const WorkerOptions& options,
                                  const std::function<void(int64_t, int64_t)>& on_progress) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(options.model));
+  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, OpenModel(options.model));
   ASSIGN_OR_RETURN(const ModelConfig config, ModelConfigFromGguf(*file));
   const bool is_target = options.role == Role::kTarget;
   // A draft that was trained for less just does not draft beyond it.
@@ -41,21 +41,15 @@ absl::StatusOr<LoadedModel> Load(const WorkerOptions& options,
   }
   const int32_t wanted = options.max_positions > 0 ? options.max_positions : kDefaultMaxPositions;
   const int32_t max_positions = std::min(config.context_length, wanted);
-  CpuExecutorOptions executor_options = {
-      .limits = {.max_step_tokens = options.max_step_tokens,
-                 .max_logits_rows = std::min(kMaxLogitsRows, options.max_step_tokens),
-                 .max_positions = max_positions},
-      .num_threads = options.threads,
-      .k_type = options.k_type,
-      .v_type = options.v_type,
-      .page_positions = is_target ? options.page_positions : 0,
-      .progress = on_progress,
-  };
-  LoadedModel model = {.executor = nullptr,
-                       .quantization = MostlyUsedType(*file),
-                       .fingerprint = ModelFingerprint(*file),
-                       .load = {}};
-  ASSIGN_OR_RETURN(model.executor, CreateCpuExecutor(*file, executor_options));
+  const ExecutorLimits limits = {
+      .max_step_tokens = options.max_step_tokens,
+      .max_logits_rows = std::min(kMaxLogitsRows, options.max_step_tokens),
+      .max_positions = max_positions};
+  LoadedModel model;
+  model.quantization = MostlyUsedType(*file);
+  model.fingerprint = ModelFingerprint(*file);
+  ASSIGN_OR_RETURN(model.device, OpenWorkerDevice(options));
+  ASSIGN_OR_RETURN(model.executor, model.device->Load(*file, limits, options, on_progress));
   model.load = ProcessAge();
   return model;
 }

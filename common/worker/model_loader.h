@@ -8,18 +8,20 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/model/executor.h"
+#include "common/worker/worker_device.h"
 #include "common/worker/worker_options.h"
 
 namespace tandem::worker {
 
 struct LoadedModel {
+  std::unique_ptr<WorkerDevice> device;  // outlives the executor; null for the tests' fakes
   std::unique_ptr<Executor> executor;
   std::string quantization;  // the type that most bytes of the file have
   std::string fingerprint;   // ModelFingerprint of the file
   absl::Duration load;       // from the start of the process to here
 };
 
-// Loads options.model onto the CPU, telling its progress in bytes. The file is no longer
+// Loads options.model onto options' device, telling its progress in bytes. The file is no longer
 // mapped when it returns. RESOURCE_EXHAUSTED when memory is short, OUT_OF_RANGE for options
 // that do not fit the model; anything else is the file's fault. A file that is shortened meanwhile
 // ends the process (ModelFileGuard).

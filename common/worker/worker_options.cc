@@ -5,6 +5,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace tandem::worker {
@@ -28,16 +29,30 @@ const char* Name(KvType type) {
   return "?";
 }
 
-struct KvNames {
-  std::string both, k, v;
+// What is read as text first.
+struct Names {
+  std::string kv, k, v;
+  std::string device = "cpu";
+  std::string transport = "auto";
 };
 
-void Declare(CLI::App& app, WorkerOptions& options, KvNames& kv) {
+void DeclareDevice(CLI::App& app, WorkerOptions& options, Names& names) {
+  app.add_option("--device", names.device, "cpu, cuda or cuda:N");
+  app.add_option("--vram-budget", options.vram_budget_bytes,
+                 "bytes of device memory for weights, workspace and pages of this worker")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+  app.add_flag("--nf4", options.quantize_to_nf4, "16-bit weights to NF4 when loaded (cuda)");
+  if (options.role != Role::kTarget) return;
+  app.add_option("--pool-transport", names.transport, "how the draft gets at pages on a device")
+      ->check(CLI::IsMember({"auto", "ipc", "fd", "split"}));
+}
+
+void Declare(CLI::App& app, WorkerOptions& options, Names& kv) {
   const CLI::IsMember kv_names({"f16", "q8", "q4"});
   app.add_option("--model", options.model, "GGUF of the model")->required();
   app.add_option("--listen", options.listen, "unix:/path of the gRPC socket")->required();
   app.add_option("--threads", options.threads, "0: all cores")->check(CLI::Range(0, 256));
-  app.add_option("--kv", kv.both, "KV cache: f16, q8 or q4")->check(kv_names);
+  app.add_option("--kv", kv.kv, "KV cache: f16, q8 or q4")->check(kv_names);
   app.add_option("--kv-k", kv.k, "K alone")->check(kv_names);
   app.add_option("--kv-v", kv.v, "V alone")->check(kv_names);
   app.add_option("--ctx", options.max_positions, "positions of a sequence; 0: the model's")
@@ -50,6 +65,7 @@ void Declare(CLI::App& app, WorkerOptions& options, KvNames& kv) {
   app.add_flag("!--no-ring", options.use_ring, "no shared-memory ring: steps by gRPC only");
   app.add_option("--log-level", options.log_level)
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
+  DeclareDevice(app, options, kv);
   if (options.role != Role::kTarget) return;
   auto* pages = app.add_option("--kv-pages", options.num_kv_pages, "pages of the pool")
                     ->check(CLI::Range(1, 1 << 24));
@@ -58,6 +74,14 @@ void Declare(CLI::App& app, WorkerOptions& options, KvNames& kv) {
       ->excludes(pages);
   app.add_option("--page-positions", options.page_positions, "positions in a page")
       ->check(CLI::Range(8, 4096));
+}
+
+std::optional<PagesTransport> TransportOf(const std::string& name) {
+  for (const PagesTransport transport :
+       {PagesTransport::kIpcHandle, PagesTransport::kFileDescriptor, PagesTransport::kSplit}) {
+    if (name == PagesTransportName(transport)) return transport;
+  }
+  return std::nullopt;  // auto
 }
 
 absl::Status Check(const WorkerOptions& options) {
@@ -81,10 +105,10 @@ std::string WorkerOptions::socket_path() const {
 absl::StatusOr<WorkerOptions> ParseWorkerOptions(Role role, int argc, const char* const* argv) {
   WorkerOptions options;
   options.role = role;
-  KvNames kv = {.both = role == Role::kTarget ? "q4" : "q8", .k = "", .v = ""};
+  Names names = {.kv = role == Role::kTarget ? "q4" : "q8"};
   CLI::App app(absl::StrCat("tandem-", RoleName(role), ": the worker that runs the ",
                             role == Role::kTarget ? "large" : "small", " model"));
-  Declare(app, options, kv);
+  Declare(app, options, names);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -92,13 +116,29 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(Role role, int argc, const char
   } catch (const CLI::ParseError& error) {
     return absl::InvalidArgumentError(error.what());
   }
-  options.k_type = KvTypes().at(kv.k.empty() ? kv.both : kv.k);
-  options.v_type = KvTypes().at(kv.v.empty() ? kv.both : kv.v);
+  options.k_type = KvTypes().at(names.k.empty() ? names.kv : names.k);
+  options.v_type = KvTypes().at(names.v.empty() ? names.kv : names.v);
+  options.pool_transport = TransportOf(names.transport);
+  absl::StatusOr<int32_t> device = ParseDevice(names.device);
+  if (!device.ok()) return device.status();
+  options.cuda_device = *device;
   if (options.threads == 0) {
     options.threads = std::max(1, static_cast<int32_t>(std::thread::hardware_concurrency()));
   }
   if (absl::Status status = Check(options); !status.ok()) return status;
   return options;
+}
+
+absl::StatusOr<int32_t> ParseDevice(const std::string& device) {
+  if (device == "cpu") return -1;
+  if (device == "cuda") return 0;
+  int32_t number = 0;
+  if (absl::StartsWith(device, "cuda:") && absl::SimpleAtoi(device.substr(5), &number) &&
+      number >= 0 && number < 256) {
+    return number;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--device: '", device, "' is none of cpu, cuda and cuda:N"));
 }
 
 std::string KvTypeName(KvType k_type, KvType v_type) {

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "common/base/ids.h"
+#include "common/ipc/device_pages.h"
 #include "common/kernels/kv_layout.h"
 
 namespace tandem::worker {
@@ -36,12 +38,16 @@ struct WorkerOptions {
   bool die_with_parent = false;
   bool use_ring = true;
   std::string log_level = "info";
+  int32_t cuda_device = -1;       // -1: the CPU
+  int64_t vram_budget_bytes = 0;  // this worker's allocations on the device in sum; 0: no limit
+  bool quantize_to_nf4 = false;   // 16-bit weights, on CUDA
 
   // Target only.
   int32_t num_kv_pages = 0;  // 0: from kv_bytes
   int64_t kv_bytes = 0;      // 0: pages for four sequences of max_positions
   int32_t page_positions = kDefaultPagePositions;
   int32_t num_draft_probs_slots = 64;
+  std::optional<PagesTransport> pool_transport;  // on CUDA; none: what the device supports
 
   // The path of `listen`, and of the sockets beside it that hand out descriptors.
   std::string socket_path() const;
@@ -52,6 +58,9 @@ struct WorkerOptions {
 // Reads the command line of the worker of `role`. INVALID_ARGUMENT names the flag;
 // OUT_OF_RANGE carries the text of --help, which is no error.
 absl::StatusOr<WorkerOptions> ParseWorkerOptions(Role role, int argc, const char* const* argv);
+
+// The device of "cpu", "cuda" or "cuda:1": -1 or its number. INVALID_ARGUMENT for anything else.
+absl::StatusOr<int32_t> ParseDevice(const std::string& device);
 
 // "f16", "q8" or "q4", or both where K and V differ: "q8/q4".
 std::string KvTypeName(KvType k_type, KvType v_type);

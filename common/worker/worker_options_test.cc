@@ -51,6 +51,23 @@ TEST(WorkerOptionsTest, ReadsAllFlags) {
   EXPECT_TRUE(options->die_with_parent);
 }
 
+TEST(WorkerOptionsTest, ReadsTheDevice) {
+  const auto cpu = Parse({"--model", "m", "--listen", "unix:/t"});
+  EXPECT_EQ(cpu->cuda_device, -1);
+  EXPECT_FALSE(cpu->pool_transport.has_value());
+  const auto gpu = Parse({"--model", "m", "--listen", "unix:/t", "--device", "cuda:2",
+                          "--vram-budget", "8GiB", "--nf4", "--pool-transport", "fd"});
+  ASSERT_TRUE(gpu.ok()) << gpu.status();
+  EXPECT_EQ(gpu->cuda_device, 2);
+  EXPECT_EQ(gpu->vram_budget_bytes, int64_t{8} << 30);
+  EXPECT_TRUE(gpu->quantize_to_nf4);
+  EXPECT_EQ(gpu->pool_transport, PagesTransport::kFileDescriptor);
+  EXPECT_EQ(*ParseDevice("cuda"), 0);
+  for (const char* bad : {"", "gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:256", "CPU"}) {
+    EXPECT_EQ(ParseDevice(bad).status().code(), absl::StatusCode::kInvalidArgument) << bad;
+  }
+}
+
 TEST(WorkerOptionsTest, DefaultsDifferByRole) {
   const auto target = Parse({"--model", "m", "--listen", "unix:/t"});
   EXPECT_EQ(KvTypeName(target->k_type, target->v_type), "q4");

@@ -160,7 +160,8 @@ int64_t NewIncarnation() {
 
 ExitCode ExitCodeOfLoad(const absl::Status& status) {
   if (absl::IsOutOfRange(status)) return kExitUsage;
-  return absl::IsResourceExhausted(status) ? kExitMemory : kExitModelFile;
+  const bool is_device = absl::IsFailedPrecondition(status);  // there is none that fits
+  return absl::IsResourceExhausted(status) || is_device ? kExitMemory : kExitModelFile;
 }
 
 ExitCode ExitCodeOfStart(const absl::Status& status) {

@@ -23,9 +23,11 @@ absl::StatusOr<int32_t> DraftEngine::AttachPool(const std::string& socket_path, 
   // The old pool goes first: its target is gone, and the memory with it.
   table_.reset();
   pool_.reset();
-  ASSIGN_OR_RETURN(
-      SharedPool pool,
-      ConnectPool({.path = socket_path, .epoch = epoch, .map_pages = true, .timeout = timeout}));
+  ASSIGN_OR_RETURN(SharedPool pool, ConnectPool({.path = socket_path,
+                                                 .epoch = epoch,
+                                                 .map_pages = true,
+                                                 .device = device_,
+                                                 .timeout = timeout}));
   RETURN_IF_ERROR(executor_->AttachKv({.base = pool.pages(),
                                        .page_bytes = pool.geometry().page_bytes,
                                        .num_pages = pool.geometry().num_pages}));

@@ -24,15 +24,18 @@ namespace tandem::draft {
 // Not thread-safe.
 class DraftEngine {
  public:
-  // `executor` is borrowed.
-  DraftEngine(Executor* executor, int32_t max_sequences)
-      : executor_(executor), max_sequences_(max_sequences), runner_(executor) {}
+  // `executor` is borrowed, and so is `device`, the one it runs on (nullptr: the CPU).
+  DraftEngine(Executor* executor, int32_t max_sequences, PagesDevice* device = nullptr)
+      : executor_(executor), max_sequences_(max_sequences), device_(device), runner_(executor) {}
 
   // Maps the pool handed out at `socket_path`, in place of an older one; all sequences
   // are dropped. Idempotent for the pool that is attached. The result is the number of
   // positions one of its pages holds. Errors as ConnectPool and Executor::AttachKv.
   absl::StatusOr<int32_t> AttachPool(const std::string& socket_path, int64_t epoch,
                                      absl::Duration timeout);
+
+  // Why the attached pool's pages are not the target's, where they are not; else empty.
+  std::string pool_note() const { return pool_ == nullptr ? "" : pool_->transport_note(); }
 
   // What cannot be done for one sequence is its status, as in TargetEngine::Run; the whole
   // step fails with FAILED_PRECONDITION before a pool is attached, and with ABORTED when
@@ -66,6 +69,7 @@ class DraftEngine {
 
   Executor* executor_;
   int32_t max_sequences_;
+  PagesDevice* device_;
   worker::ForwardRunner runner_;
   std::unique_ptr<SharedPool> pool_;
   std::unique_ptr<worker::SequenceTable> table_;

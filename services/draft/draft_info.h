@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/time/time.h"
+#include "common/worker/worker_device.h"
 
 namespace tandem::draft {
 
@@ -24,6 +26,9 @@ struct DraftInfo {
   int64_t incarnation = 0;
   std::string ring_name;
   absl::Duration load, warmup;
+  bool is_cuda = false;
+  // Of the device, as it is now; empty on the CPU.
+  std::function<worker::DeviceMemory()> memory;
 };
 
 }  // namespace tandem::draft

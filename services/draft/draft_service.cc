@@ -54,6 +54,9 @@ grpc::Status DraftService::AttachPool(grpc::ServerContext*, const v1::AttachPool
     LogWarning(absl::StrCat("no page pool attached: ", positions.status().message()));
     return ToGrpcStatus(positions.status());
   }
+  if (const std::string note = engine_->pool_note(); !note.empty()) {
+    LogWarning(absl::StrCat("the draft has KV pages of its own: ", note));
+  }
   LogInfo(absl::StrCat("page pool of epoch ", request->pool_epoch(), " attached, ", *positions,
                        " positions in a page"));
   response->set_positions_per_page(*positions);

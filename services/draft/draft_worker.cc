@@ -7,7 +7,10 @@
 namespace tandem::draft {
 
 DraftWorker::DraftWorker(const worker::WorkerOptions& options, worker::LoadedModel model)
-    : executor_(std::move(model.executor)), engine_(executor_.get(), options.max_sequences) {
+    : device_(std::move(model.device)),
+      executor_(std::move(model.executor)),
+      engine_(executor_.get(), options.max_sequences,
+              device_ != nullptr ? device_->pages() : nullptr) {
   const ModelConfig& config = executor_->config();
   info_ = {
       .model_name = config.name,
@@ -26,6 +29,10 @@ DraftWorker::DraftWorker(const worker::WorkerOptions& options, worker::LoadedMod
       .load = model.load,
       .warmup = worker::ProcessAge() - model.load,
   };
+  if (device_ != nullptr && device_->is_cuda()) {
+    info_.is_cuda = true;
+    info_.memory = [device = device_.get()] { return device->Memory(); };
+  }
 }
 
 }  // namespace tandem::draft

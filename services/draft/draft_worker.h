@@ -19,6 +19,7 @@ class DraftWorker {
   const DraftInfo& info() const { return info_; }
 
  private:
+  std::unique_ptr<worker::WorkerDevice> device_;  // null for the tests' fakes
   std::unique_ptr<Executor> executor_;
   DraftEngine engine_;
   DraftInfo info_;

@@ -106,13 +106,17 @@ void ToMessage(const DraftInfo& info, v1::GetInfoResponse* response) {
   response->set_parameter_count(info.num_parameters);
   response->set_vocabulary_size(info.vocab_size);
   response->set_context_length_tokens(info.context_length);
-  response->set_device("cpu");
+  response->set_device(info.is_cuda ? "cuda" : "cpu");
   response->set_kv_type(info.kv_type);
   response->set_model_path(info.model_path);
   response->set_weights_bytes(info.weight_bytes);
   response->set_workspace_bytes(info.workspace_bytes);
-  response->set_other_bytes(std::max<int64_t>(
-      0, worker::ResidentPrivateBytes() - info.weight_bytes - info.workspace_bytes));
+  if (info.memory) {
+    response->set_other_bytes(std::max<int64_t>(0, info.memory().unaccounted_bytes));
+  } else {
+    response->set_other_bytes(std::max<int64_t>(
+        0, worker::ResidentPrivateBytes() - info.weight_bytes - info.workspace_bytes));
+  }
   response->set_max_step_tokens(info.max_step_tokens);
   response->set_max_logits_rows(info.max_logits_rows);
   response->set_incarnation(info.incarnation);

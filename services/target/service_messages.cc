@@ -116,14 +116,21 @@ void ToMessage(const TargetInfo& info, v1::GetInfoResponse* response) {
   response->set_parameter_count(info.num_parameters);
   response->set_vocabulary_size(info.vocab_size);
   response->set_context_length_tokens(info.context_length);
-  response->set_device("cpu");
+  response->set_device(info.is_cuda ? "cuda" : "cpu");
   response->set_device_name(info.device_name);
   response->set_kv_type(info.kv_type);
   response->set_model_path(info.model_path);
   response->set_weights_bytes(info.weight_bytes);
   response->set_workspace_bytes(info.workspace_bytes);
-  response->set_other_bytes(std::max<int64_t>(
-      0, worker::ResidentPrivateBytes() - info.weight_bytes - info.workspace_bytes));
+  if (info.memory) {
+    const worker::DeviceMemory memory = info.memory();
+    response->set_device_total_bytes(memory.total_bytes);
+    response->set_device_free_bytes(memory.free_bytes);
+    response->set_other_bytes(std::max<int64_t>(0, memory.unaccounted_bytes));
+  } else {
+    response->set_other_bytes(std::max<int64_t>(
+        0, worker::ResidentPrivateBytes() - info.weight_bytes - info.workspace_bytes));
+  }
   response->set_pool_socket_path(info.pool_socket_path);
   response->set_pool_epoch(info.pool_epoch);
   response->set_pool_page_count(info.num_pages);

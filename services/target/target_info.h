@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/time/time.h"
+#include "common/worker/worker_device.h"
 
 namespace tandem::target {
 
@@ -31,6 +33,9 @@ struct TargetInfo {
   std::string ring_name;
   std::string model_fingerprint;
   absl::Duration load, warmup;
+  bool is_cuda = false;
+  // Of the device, as it is now; empty on the CPU.
+  std::function<worker::DeviceMemory()> memory;
 };
 
 }  // namespace tandem::target

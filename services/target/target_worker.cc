@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/telemetry/log.h"
 #include "common/worker/worker_process.h"
 
 namespace tandem::target {
@@ -14,12 +15,15 @@ constexpr int32_t kDefaultSequences = 4;  // that the pool holds at full length
 constexpr int32_t kMaxPages = 1 << 24;
 
 absl::StatusOr<PoolGeometry> PlanPool(const worker::WorkerOptions& options,
-                                      const Executor& executor, int64_t epoch) {
+                                      const Executor& executor, const worker::WorkerDevice* device,
+                                      int64_t epoch) {
   const KvLayout& layout = executor.kv_layout();
   PoolGeometry geometry = {.epoch = epoch,
                            .num_pages = options.num_kv_pages,
                            .page_bytes = (layout.page_bytes() + 63) / 64 * 64,
                            .num_draft_probs_slots = options.num_draft_probs_slots};
+  const bool on_device = device != nullptr && device->is_cuda();
+  if (on_device) geometry.page_memory = PageMemory::kDevice;
   const int64_t pages_of_sequence =
       (executor.limits().max_positions + layout.page_positions - 1) / layout.page_positions;
   if (geometry.num_pages == 0) {
@@ -31,8 +35,11 @@ absl::StatusOr<PoolGeometry> PlanPool(const worker::WorkerOptions& options,
     return absl::InvalidArgumentError(
         absl::StrCat("--kv-bytes ", options.kv_bytes, " holds no page of ", geometry.page_bytes));
   }
-  ASSIGN_OR_RETURN(const int64_t bytes, PoolControlView::TotalBytes(geometry));
-  const int64_t available = worker::AvailableMemoryBytes();
+  // Checks the geometry too.
+  ASSIGN_OR_RETURN(const int64_t shared_bytes, PoolControlView::TotalBytes(geometry));
+  const int64_t bytes = on_device ? geometry.pages_bytes() : shared_bytes;
+  const int64_t available =
+      on_device ? device->Memory().usable_bytes : worker::AvailableMemoryBytes();
   if (bytes > available) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "the KV pool needs ", bytes >> 20, " MiB, ", available >> 20,
@@ -46,11 +53,20 @@ absl::StatusOr<PoolGeometry> PlanPool(const worker::WorkerOptions& options,
 absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Create(
     const worker::WorkerOptions& options, worker::LoadedModel model) {
   std::unique_ptr<TargetWorker> worker(new TargetWorker());
+  worker->device_ = std::move(model.device);
   worker->executor_ = std::move(model.executor);
   Executor& executor = *worker->executor_;
   const int64_t incarnation = worker::NewIncarnation();
-  ASSIGN_OR_RETURN(const PoolGeometry geometry, PlanPool(options, executor, incarnation));
-  ASSIGN_OR_RETURN(worker->pool_, SharedPool::Create(geometry));
+  ASSIGN_OR_RETURN(const PoolGeometry geometry,
+                   PlanPool(options, executor, worker->device_.get(), incarnation));
+  const bool on_device = geometry.page_memory == PageMemory::kDevice;
+  ASSIGN_OR_RETURN(worker->pool_,
+                   SharedPool::Create(geometry, on_device ? worker->device_->pages() : nullptr,
+                                      options.pool_transport ? &*options.pool_transport : nullptr));
+  if (on_device) {
+    LogInfo(absl::StrCat("KV pages on ", worker->device_->name(), ", shared with the draft by ",
+                         PagesTransportName(worker->pool_.transport())));
+  }
   RETURN_IF_ERROR(executor.AttachKv({.base = worker->pool_.pages(),
                                      .page_bytes = geometry.page_bytes,
                                      .num_pages = geometry.num_pages}));
@@ -66,7 +82,7 @@ absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Create(
       .num_parameters = config.num_parameters,
       .vocab_size = config.vocab_size,
       .context_length = executor.limits().max_positions,
-      .device_name = worker::CpuName(),
+      .device_name = worker->device_ != nullptr ? worker->device_->name() : worker::CpuName(),
       .kv_type = worker::KvTypeName(executor.kv_layout().k_type, executor.kv_layout().v_type),
       .model_path = options.model,
       .weight_bytes = executor.weight_bytes(),
@@ -84,6 +100,10 @@ absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Create(
       .load = model.load,
       .warmup = worker::ProcessAge() - model.load,
   };
+  if (on_device) {
+    worker->info_.is_cuda = true;
+    worker->info_.memory = [device = worker->device_.get()] { return device->Memory(); };
+  }
   return worker;
 }
 

@@ -29,6 +29,7 @@ class TargetWorker {
  private:
   TargetWorker() = default;
 
+  std::unique_ptr<worker::WorkerDevice> device_;  // null for the tests' fakes
   std::unique_ptr<Executor> executor_;
   SharedPool pool_;
   std::unique_ptr<PoolServer> pool_server_;

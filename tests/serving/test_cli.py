@@ -1,5 +1,6 @@
 """The commands as a person runs them: output, closing line, exit codes."""
 
+import pathlib
 import shutil
 import subprocess
 
@@ -75,6 +76,35 @@ def test_serve_dry_run_prints_the_plan():
     result = tandem("serve", *MODELS, "--dry-run")
     assert result.returncode == 0
     assert "plan" in result.stderr and "pages" in result.stderr
+
+
+HAS_GPU = pathlib.Path("/dev/nvidiactl").exists()
+ON_GPU = ["--device", "cuda", "--dry-run", "--vram-budget"]
+
+
+def test_serve_plans_a_gpu_with_its_contexts():
+    result = tandem("serve", *MODELS, *ON_GPU, "8GiB")
+    assert result.returncode == 0, result.stderr
+    assert "MiB of contexts" in result.stderr and "GiB used" in result.stderr
+
+
+def test_serve_refuses_what_does_not_fit_a_gpu_and_names_what_does():
+    fewer_tokens = tandem("serve", *MODELS, *ON_GPU, "1GiB")
+    assert fewer_tokens.returncode == 4
+    assert "device memory" in fewer_tokens.stderr and "--kv-tokens" in fewer_tokens.stderr
+    tokens = fewer_tokens.stderr.split("--kv-tokens ")[1].split()[0]
+    assert tandem("serve", *MODELS, *ON_GPU, "1GiB", "--kv-tokens", tokens).returncode == 0
+    without_draft = tandem("serve", *MODELS, *ON_GPU, "600MiB", "--kv-tokens", "2048")
+    assert without_draft.returncode == 4 and "--no-draft" in without_draft.stderr
+    nothing = tandem("serve", *MODELS, *ON_GPU, "100MiB")
+    assert nothing.returncode == 4 and "smaller model" in nothing.stderr
+
+
+@pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
+def test_serve_without_a_gpu_says_so_in_one_line():
+    result = tandem("serve", *MODELS, "--device", "cuda")
+    assert result.returncode == 4
+    assert "no NVIDIA driver" in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("code,arguments", [
