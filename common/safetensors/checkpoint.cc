@@ -1,5 +1,6 @@
 #include "common/safetensors/checkpoint.h"
 
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <cstring>
@@ -74,6 +75,17 @@ class Shards {
   int64_t num_bytes_ = 0;
 };
 
+// Memory for copies. Shared, although with nobody: who loads weights gives pages back to the
+// system as it goes, and pages of private memory would be zero for the next who reads them.
+absl::StatusOr<std::shared_ptr<uint8_t>> AllocateBytes(size_t size) {
+  void* start = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (start == MAP_FAILED) {
+    return absl::ResourceExhaustedError(absl::StrCat("no memory for ", size, " bytes of weights"));
+  }
+  return std::shared_ptr<uint8_t>(static_cast<uint8_t*>(start),
+                                  [size](uint8_t* bytes) { munmap(bytes, size); });
+}
+
 // Row `row` in GGUF's order of a matrix whose heads have `head_rows` rows: pair i of a head is
 // rows i and i + head_rows / 2 in the checkpoint, 2 i and 2 i + 1 in GGUF.
 int64_t RopeSource(int64_t row, int64_t head_rows) {
@@ -133,7 +145,7 @@ class CheckpointReader {
     const std::vector<int64_t> dims(tensor->shape.rbegin(), tensor->shape.rend());
     const int64_t num_rows = dims.size() == 2 ? dims[1] : 1;
     if (rope_heads == 0) return builder_.AddTensor(name, dtype, dims, tensor->data);
-    ASSIGN_OR_RETURN(const auto data, InRopeOrder(source, tensor->data, num_rows, rope_heads));
+    ASSIGN_OR_RETURN(const auto data, Copy(source, tensor->data, num_rows, rope_heads));
     return builder_.AddTensor(name, dtype, dims, data);
   }
 
@@ -141,33 +153,27 @@ class CheckpointReader {
     ASSIGN_OR_RETURN(Nf4Matrix matrix, ReadNf4(source, [this](const std::string& wanted) {
                        return shards_.Find(wanted);
                      }));
-    auto blocks = std::make_shared<std::vector<uint8_t>>(std::move(matrix.blocks));
-    absl::Span<const uint8_t> data = *blocks;
-    if (rope_heads > 0) {
-      ASSIGN_OR_RETURN(data, InRopeOrder(source, data, matrix.num_rows, rope_heads));
-    } else {
-      builder_.Keep(blocks);
-    }
+    ASSIGN_OR_RETURN(const auto data, Copy(source, matrix.blocks, matrix.num_rows, rope_heads));
     return builder_.AddTensor(name, DType::kNF4, {matrix.num_cols, matrix.num_rows}, data);
   }
 
-  // A copy of `data`, which the file keeps, with the rows in GGUF's order.
-  absl::StatusOr<absl::Span<const uint8_t>> InRopeOrder(const std::string& source,
-                                                        absl::Span<const uint8_t> data,
-                                                        int64_t num_rows, int64_t num_heads) {
-    if (num_rows % (2 * num_heads) != 0) {
+  // A copy of `data`, which the file keeps, with the rows in GGUF's order if there are heads.
+  absl::StatusOr<absl::Span<const uint8_t>> Copy(const std::string& source,
+                                                 absl::Span<const uint8_t> data, int64_t num_rows,
+                                                 int64_t num_heads) {
+    if (num_heads > 0 && num_rows % (2 * num_heads) != 0) {
       return absl::InvalidArgumentError(absl::StrCat("tensor '", source, "' has ", num_rows,
                                                      " rows, which do not make ", num_heads,
                                                      " heads"));
     }
     const size_t row_bytes = data.size() / static_cast<size_t>(num_rows);
-    auto copy = std::make_shared<std::vector<uint8_t>>(data.size());
+    ASSIGN_OR_RETURN(const std::shared_ptr<uint8_t> copy, AllocateBytes(data.size()));
     for (int64_t row = 0; row < num_rows; ++row) {
-      const int64_t from = RopeSource(row, num_rows / num_heads);
-      std::memcpy(copy->data() + row * row_bytes, data.data() + from * row_bytes, row_bytes);
+      const int64_t from = num_heads > 0 ? RopeSource(row, num_rows / num_heads) : row;
+      std::memcpy(copy.get() + row * row_bytes, data.data() + from * row_bytes, row_bytes);
     }
     builder_.Keep(copy);
-    return absl::Span<const uint8_t>(*copy);
+    return absl::Span<const uint8_t>(copy.get(), data.size());
   }
 
   const Shards& shards_;

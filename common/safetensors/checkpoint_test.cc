@@ -76,7 +76,8 @@ TEST(CheckpointTest, Nf4WithNestedScalesGivesTheLogitsOfTransformers) {
   EXPECT_LT(difference.reference, 1e-5);
   EXPECT_LT(difference.executor, 2e-3);
   const auto file = OpenModel(std::string(kTestdata) + "nf4").value();
-  // Packed, weights and activations are of 8 bits.
+  // Packed, weights and activations are of 8 bits. Packing gives pages of the file back to the
+  // system: what is read after it (the reference) must still be there.
   const std::vector<int32_t> ids = RandomTokens(20, 96, 3);
   ExecutorDriver packed(MakeTestExecutor(*file, KvType::kF16), 1);
   const std::vector<double> reference =
