@@ -85,6 +85,15 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
   command.add_option("--max-waiting", options.max_waiting, "requests in the queue at most")
       ->check(CLI::Range(0, 100000))
       ->capture_default_str();
+  command
+      .add_option("--max-requests-per-client", options.max_requests_per_client,
+                  "of one API key or address, running and waiting; 0: no limit")
+      ->check(CLI::Range(0, 100000));
+  command
+      .add_option("--prefill-stretch", options.prefill_stretch,
+                  "how many times longer prompts may make the steps of others")
+      ->check(CLI::Range(1.0, 1000.0))
+      ->capture_default_str();
   command.add_flag("!--no-prefix-cache", options.prefix_cache,
                    "run every prompt from its start, keep no pages of others");
   command
@@ -136,6 +145,9 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
                absl::StrCat(options.max_waiting), "--drain-timeout",
                absl::StrCat(options.drain_timeout_s), "--log-level", options.log_level}};
   AddSecurity(options.security, &gateway.argv);
+  gateway.argv.insert(gateway.argv.end(),
+                      {"--max-requests-per-client", absl::StrCat(options.max_requests_per_client),
+                       "--prefill-stretch", absl::StrCat(options.prefill_stretch)});
   if (!options.prefix_cache) gateway.argv.push_back("--no-prefix-cache");
   if (!resolved.models.draft.empty()) {
     specs.push_back({.name = "draft",

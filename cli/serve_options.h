@@ -33,6 +33,8 @@ struct ServeOptions {
   int32_t threads = 0;         // of each worker; 0: the machine's cores
   int32_t max_running = 16;
   int32_t max_waiting = 256;
+  int32_t max_requests_per_client = 0;
+  double prefill_stretch = 1.5;
   bool prefix_cache = true;
   double drain_timeout_s = 30.0;  // for running requests after SIGTERM
   std::string log_level = "info";

@@ -132,6 +132,14 @@ double StepCosts::Verify(int32_t num_rows) const {
          std::clamp(share, 0.0, 1.0) * (verify_[above].value - verify_[below].value);
 }
 
+double StepCosts::RowSeconds(int32_t num_rows) const {
+  constexpr int32_t kSpan = 8;
+  int32_t num_known = 0;
+  for (const Average& average : verify_) num_known += average.num_observations > 0 ? 1 : 0;
+  if (num_known < 2) return 0.0;
+  return std::max(0.0, (Verify(num_rows + kSpan) - Verify(num_rows)) / kSpan);
+}
+
 double StepCosts::Propose(int32_t num_sequences, int32_t num_draft_tokens) const {
   if (num_draft_tokens == 0 || num_sequences == 0) return 0.0;
   const int32_t wanted = BatchClass(num_sequences);

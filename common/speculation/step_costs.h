@@ -23,6 +23,9 @@ class StepCosts {
 
   // Requires knows_verify().
   double Verify(int32_t num_rows) const;
+  // What a row more costs beside `num_rows`; 0 when only one row count was measured. Requires
+  // knows_verify().
+  double RowSeconds(int32_t num_rows) const;
   // 0 without draft tokens; a guess unless knows_propose(). Requires knows_verify().
   double Propose(int32_t num_sequences, int32_t num_draft_tokens) const;
   // Of one token; 0 until measured.

@@ -19,6 +19,7 @@ struct Backend {
   int32_t context_length = 0;              // largest prompt plus output
   int32_t max_running = 0;
   int32_t max_waiting = 0;
+  AdmissionLimits admission;
 };
 
 }  // namespace tandem::gateway

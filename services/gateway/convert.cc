@@ -183,6 +183,8 @@ absl::StatusOr<GenerationRequest> ToGenerationRequest(const v1::GenerateRequest&
       .speculation = {.mode = ToMode(request.speculation().mode()),
                       .draft_length = request.speculation().draft_length(),
                       .trace = request.output().speculation_trace()},
+      .priority = request.priority(),
+      .client = context.client,
       .arrival = context.arrival,
       .deadline = context.deadline,
   };

@@ -16,6 +16,7 @@ namespace tandem::gateway {
 struct RequestContext {
   std::string request_id;
   std::string traceparent;                             // W3C, valid; empty: none
+  std::string client;                                  // see ClientKeyOf
   uint64_t seed = 0;                                   // where the request names none
   absl::Duration arrival;                              // on the engine's clock
   absl::Duration deadline = absl::InfiniteDuration();  // on the engine's clock

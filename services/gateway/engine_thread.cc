@@ -1,8 +1,11 @@
 #include "services/gateway/engine_thread.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/clock.h"
+#include "common/base/status_macros.h"
 
 namespace tandem::gateway {
 namespace {
@@ -20,6 +23,8 @@ class EngineThread::Ticket final : public GenerationSink {
          std::shared_ptr<GenerationSink> sink)
       : id(id),
         request_id(request.request_id),
+        client(request.client),
+        num_prompt_tokens(static_cast<int32_t>(request.prompt.size())),
         request(std::move(request)),
         owner_(owner),
         sink_(std::move(sink)) {}
@@ -39,6 +44,8 @@ class EngineThread::Ticket final : public GenerationSink {
 
   const TicketId id;
   const std::string request_id;
+  const std::string client;
+  const int32_t num_prompt_tokens;
   GenerationRequest request;  // until the engine has it
   SequenceId sequence{};
 
@@ -47,8 +54,8 @@ class EngineThread::Ticket final : public GenerationSink {
   std::shared_ptr<GenerationSink> sink_;
 };
 
-EngineThread::EngineThread(std::unique_ptr<Engine> engine, int32_t max_requests)
-    : engine_(std::move(engine)), max_requests_(max_requests) {
+EngineThread::EngineThread(std::unique_ptr<Engine> engine, const AdmissionLimits& limits)
+    : engine_(std::move(engine)), limits_(limits) {
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -67,19 +74,51 @@ absl::StatusOr<TicketId> EngineThread::Submit(GenerationRequest request,
                                               std::shared_ptr<GenerationSink> sink) {
   const std::lock_guard lock(mutex_);
   if (is_stopping_) return absl::UnavailableError("the server stops");
-  if (num_requests_ >= max_requests_) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the queue is full: ", num_requests_, " requests run or wait"));
+  RETURN_IF_ERROR(CheckRoomLocked(request.client));
+  const auto num_tokens = static_cast<int64_t>(request.prompt.size());
+  // One prompt that fits the pool is always let in.
+  if (num_requests_ > 0 && num_queued_tokens_ + num_tokens > limits_.max_queued_tokens) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the queue is full: prompts of ", num_queued_tokens_, " tokens run or wait, with the ",
+        num_tokens, " of this one more than the limit of ", limits_.max_queued_tokens));
   }
   if (!request_ids_.insert(request.request_id).second) {
     return absl::AlreadyExistsError(
         absl::StrCat("a request with request_id '", request.request_id, "' is running"));
   }
   ++num_requests_;
+  ++num_requests_of_[request.client];
+  num_queued_tokens_ += num_tokens;
   const TicketId id{next_ticket_++};
   submitted_.push_back(std::make_shared<Ticket>(this, id, std::move(request), std::move(sink)));
   work_.notify_all();
   return id;
+}
+
+absl::Status EngineThread::CheckRoomLocked(const std::string& client) const {
+  if (num_requests_ >= limits_.max_requests) {
+    return absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", num_requests_,
+                                                     " requests run or wait, at most ",
+                                                     limits_.max_requests));
+  }
+  const auto own = num_requests_of_.find(client);
+  if (limits_.max_requests_per_client > 0 && own != num_requests_of_.end() &&
+      own->second >= limits_.max_requests_per_client) {
+    return absl::ResourceExhaustedError(absl::StrCat("this client has ", own->second,
+                                                     " requests that run or wait, at most ",
+                                                     limits_.max_requests_per_client));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status EngineThread::CheckRoom(const std::string& client) const {
+  const std::lock_guard lock(mutex_);
+  return CheckRoomLocked(client);
+}
+
+absl::Duration EngineThread::RetryDelay() const {
+  const std::lock_guard lock(mutex_);
+  return std::clamp(2 * mean_interval_, absl::Milliseconds(100), absl::Seconds(30));
 }
 
 void EngineThread::Cancel(TicketId ticket, const absl::Status& reason) {
@@ -165,6 +204,14 @@ void EngineThread::OnOver(Ticket* ticket) {
   const std::lock_guard lock(mutex_);
   request_ids_.erase(ticket->request_id);
   --num_requests_;
+  num_queued_tokens_ -= ticket->num_prompt_tokens;
+  const auto own = num_requests_of_.find(ticket->client);
+  if (--own->second == 0) num_requests_of_.erase(own);
+  const absl::Duration now = Clock::Steady().Now();
+  if (last_end_ != absl::ZeroDuration()) {
+    mean_interval_ += 0.2 * (std::min(now - last_end_, absl::Seconds(30)) - mean_interval_);
+  }
+  last_end_ = now;
   if (num_requests_ == 0) idle_.notify_all();
 }
 

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -21,16 +22,27 @@ namespace tandem::gateway {
 // A request that was handed over, for as long as the process lives.
 enum class TicketId : int64_t {};
 
+// What is let in, steps and queue together. Refusing is cheap: no request that is beyond
+// them reaches the engine.
+struct AdmissionLimits {
+  int32_t max_requests = 272;           // the engine's own queue must hold as many
+  int32_t max_requests_per_client = 0;  // 0: no limit of its own
+  int64_t max_queued_tokens = std::numeric_limits<int64_t>::max();  // of their prompts
+};
+
 // Hands requests to the engine and runs its rounds. All methods are thread-safe.
 class EngineThread {
  public:
-  // At most `max_requests` at a time, in steps and waiting together; the engine's own queue
-  // must hold as many.
-  EngineThread(std::unique_ptr<Engine> engine, int32_t max_requests);
+  EngineThread(std::unique_ptr<Engine> engine, const AdmissionLimits& limits);
   ~EngineThread();  // stops
 
   // Ends what still runs with UNAVAILABLE; what comes later is refused or ignored.
   void Stop();
+
+  // Why a request of `client` would be refused now; before its prompt is looked at.
+  absl::Status CheckRoom(const std::string& client) const;
+  // When a request that was refused may come again: about when one that is here ends.
+  absl::Duration RetryDelay() const;
 
   // The sink lives until it got OnFinished or OnError. RESOURCE_EXHAUSTED at once when there
   // are too many, ALREADY_EXISTS while a request of the same id runs; what only the engine
@@ -55,13 +67,14 @@ class EngineThread {
     absl::Status reason;
   };
 
+  absl::Status CheckRoomLocked(const std::string& client) const;
   void Run();
   void TakeOver(const std::shared_ptr<Ticket>& ticket);
   void DropFinished();
   void OnOver(Ticket* ticket);
 
   std::unique_ptr<Engine> engine_;
-  const int32_t max_requests_;
+  const AdmissionLimits limits_;
 
   mutable std::mutex mutex_;  // of what follows
   std::condition_variable work_;
@@ -70,6 +83,10 @@ class EngineThread {
   bool is_woken_ = false;
   int64_t next_ticket_ = 1;
   int32_t num_requests_ = 0;
+  int64_t num_queued_tokens_ = 0;
+  absl::flat_hash_map<std::string, int32_t> num_requests_of_;  // by client, without zeros
+  absl::Duration last_end_ = absl::ZeroDuration();
+  absl::Duration mean_interval_ = absl::ZeroDuration();  // between ends
   std::deque<std::shared_ptr<Ticket>> submitted_;
   std::vector<Cancellation> cancelled_;
   absl::flat_hash_set<std::string> request_ids_;  // of requests that are not over

@@ -56,12 +56,15 @@ class WaitingSink final : public GenerationSink {
 
 class EngineThreadTest : public ::testing::Test {
  protected:
-  std::unique_ptr<EngineThread> Start(int32_t max_requests) {
+  std::unique_ptr<EngineThread> Start(int32_t max_requests, int32_t max_requests_per_client = 0,
+                                      int64_t max_queued_tokens = 1 << 20) {
     return std::make_unique<EngineThread>(
         std::make_unique<Engine>(EngineOptions{.max_waiting = max_requests}, &sim_.clock,
                                  &SimTokenizer(), &sim_.target, &sim_.draft, &sim_.fence,
                                  &sim_.observer),
-        max_requests);
+        AdmissionLimits{.max_requests = max_requests,
+                        .max_requests_per_client = max_requests_per_client,
+                        .max_queued_tokens = max_queued_tokens});
   }
   static GenerationRequest Request(const std::string& id, uint64_t seed = 1) {
     GenerationRequest request = SimRequest(5, 20, seed);
@@ -94,6 +97,41 @@ TEST_F(EngineThreadTest, RequestsOfManyThreadsGetTheirAnswers) {
   for (std::thread& client : clients) client.join();
   EXPECT_TRUE(engine->WaitUntilIdle(absl::Seconds(30)));
   EXPECT_EQ(engine->num_requests(), 0);
+}
+
+TEST_F(EngineThreadTest, OneClientCannotTakeAllPlaces) {
+  const auto engine = Start(8, /*max_requests_per_client=*/2);
+  std::vector<std::shared_ptr<WaitingSink>> sinks;
+  const auto submit = [&](const std::string& client) {
+    sinks.push_back(Stuck());
+    GenerationRequest request = Request(absl::StrCat("r", sinks.size()));
+    request.client = client;
+    return engine->Submit(request, sinks.back()).status();
+  };
+  EXPECT_TRUE(submit("a").ok());
+  EXPECT_TRUE(submit("a").ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(engine->CheckRoom("a")));
+  EXPECT_TRUE(absl::IsResourceExhausted(submit("a")));
+  EXPECT_TRUE(engine->CheckRoom("b").ok());
+  EXPECT_TRUE(submit("b").ok());
+  for (const auto& sink : sinks) sink->is_congested = false;
+  engine->Wake();
+  EXPECT_TRUE(engine->WaitUntilIdle(absl::Seconds(30)));
+  EXPECT_TRUE(submit("a").ok());
+}
+
+TEST_F(EngineThreadTest, LongPromptsFillTheQueueBeforeTheirNumberDoes) {
+  const auto engine = Start(8, 0, /*max_queued_tokens=*/12);
+  const auto first = Stuck();
+  const auto second = Stuck();
+  ASSERT_TRUE(engine->Submit(Request("a"), first).ok());
+  ASSERT_TRUE(engine->Submit(Request("b"), second).ok());
+  const auto refused = engine->Submit(Request("c"), Stuck());
+  EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
+  EXPECT_NE(refused.status().message().find("limit of 12"), absl::string_view::npos);
+  first->is_congested = second->is_congested = false;
+  engine->Wake();
+  EXPECT_TRUE(engine->WaitUntilIdle(absl::Seconds(30)));
 }
 
 TEST_F(EngineThreadTest, TooManyRequestsAreRefusedAtOnce) {

@@ -17,6 +17,8 @@ namespace {
 
 constexpr absl::Duration kDraftWait = absl::Seconds(10);
 constexpr absl::Duration kConnectPoll = absl::Milliseconds(10);
+// Prompts that may wait, in page pools full of them.
+constexpr int64_t kQueuedPools = 16;
 constexpr absl::Duration kWatchInterval = absl::Milliseconds(100);
 
 }  // namespace
@@ -108,16 +110,22 @@ absl::Status Gateway::CheckDraft() const {
 
 void Gateway::StartEngine() {
   const WorkerDescription target = *target_->Description();
-  const int32_t max_requests = options_.max_running + options_.max_waiting;
+  const AdmissionLimits admission = {
+      .max_requests = options_.max_running + options_.max_waiting,
+      .max_requests_per_client = options_.max_requests_per_client,
+      .max_queued_tokens = options_.max_queued_tokens > 0
+                               ? options_.max_queued_tokens
+                               : kQueuedPools * target.num_pages * target.facts.positions_per_page};
   // The thread refuses what is too much before the engine sees it.
   auto engine = std::make_unique<Engine>(
       EngineOptions{.max_running = options_.max_running,
-                    .max_waiting = max_requests,
+                    .max_waiting = admission.max_requests,
                     .max_context = options_.max_context,
+                    .prefill_stretch = options_.prefill_stretch,
                     .congestion_timeout = options_.slow_client_timeout,
                     .prefix_cache = options_.prefix_cache},
       &Clock::Steady(), &model_->tokenizer(), target_.get(), draft_.get(), &fence_, &observer_);
-  engine_ = std::make_unique<EngineThread>(std::move(engine), max_requests);
+  engine_ = std::make_unique<EngineThread>(std::move(engine), admission);
   const int32_t context = options_.max_context > 0
                               ? std::min(options_.max_context, target.facts.context_length)
                               : target.facts.context_length;
@@ -127,7 +135,8 @@ void Gateway::StartEngine() {
                        .draft = draft_.get(),
                        .context_length = context,
                        .max_running = options_.max_running,
-                       .max_waiting = options_.max_waiting});
+                       .max_waiting = options_.max_waiting,
+                       .admission = admission});
   observer_.OnLimits(options_.max_running, options_.max_waiting);
   server_->SetServing(true);
   observer_.OnReady(true);

@@ -29,6 +29,18 @@ absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* 
   app.add_option("--max-waiting", options.max_waiting, "requests in the queue at most")
       ->check(CLI::Range(0, 100000))
       ->capture_default_str();
+  app.add_option("--max-requests-per-client", options.max_requests_per_client,
+                 "of one API key or address, running and waiting; 0: no limit")
+      ->check(CLI::Range(0, 100000))
+      ->capture_default_str();
+  app.add_option("--max-queued-tokens", options.max_queued_tokens,
+                 "prompt tokens, running and waiting; 0: 16 page pools full")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--prefill-stretch", options.prefill_stretch,
+                 "how many times longer prompts may make the steps of others")
+      ->check(CLI::Range(1.0, 1000.0))
+      ->capture_default_str();
   app.add_option("--drain-timeout", drain_timeout_s, "seconds for running requests after SIGTERM")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();

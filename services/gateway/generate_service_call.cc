@@ -10,6 +10,7 @@
 #include "common/base/status_macros.h"
 #include "common/rpc/status_convert.h"
 #include "common/telemetry/trace_context.h"
+#include "services/gateway/service_client.h"
 #include "services/gateway/service_errors.h"
 #include "services/gateway/validation.h"
 
@@ -63,6 +64,9 @@ GenerateCall::~GenerateCall() { metrics_->OnBuffered(-reported_bytes_); }
 absl::Status GenerateCall::Submit(const v1::GenerateRequest& message, const Backend& backend) {
   const ServedModel& model = *backend.model;
   RETURN_IF_ERROR(CheckModelName(message.model(), model.name()));
+  engine_ = backend.engine;
+  const std::string client = ClientKeyOf(*context_);
+  RETURN_IF_ERROR(engine_->CheckRoom(client));
   RETURN_IF_ERROR(Validate(message, model.vocab_size()));
   ASSIGN_OR_RETURN(GenerationRequest request,
                    ToGenerationRequest(message, model,
@@ -70,12 +74,12 @@ absl::Status GenerateCall::Submit(const v1::GenerateRequest& message, const Back
                                                           ? absl::StrFormat("%016x", RandomNumber())
                                                           : message.request_id(),
                                         .traceparent = traceparent_,
+                                        .client = client,
                                         .seed = RandomNumber(),
                                         .arrival = arrival_,
                                         .deadline = arrival_ + time_limit_}));
   RETURN_IF_ERROR(CheckPromptLength(message, static_cast<int64_t>(request.prompt.size()),
                                     backend.context_length));
-  engine_ = backend.engine;
   stream_ = DescribeStream(message, request, model.name());
   absl::StatusOr<TicketId> ticket = engine_->Submit(std::move(request), shared_from_this());
   if (!ticket.ok()) return ticket.status();
@@ -117,7 +121,8 @@ void GenerateCall::OnFinished(const FinishedInfo& info) {
 void GenerateCall::OnError(const absl::Status& status) { End(status); }
 
 void GenerateCall::End(absl::Status status) {
-  status = WithRetry(std::move(status));
+  status = engine_ == nullptr ? WithRetry(std::move(status))
+                              : WithRetry(std::move(status), engine_->RetryDelay());
   bool is_stuck = false;
   {
     const std::lock_guard lock(mutex_);

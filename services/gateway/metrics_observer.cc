@@ -138,8 +138,9 @@ void MetricsObserver::OnPrefixLookup(Role role, int32_t num_tokens, int32_t num_
   metrics_->Add(Metric::kPrefixCacheHitTokens, {}, num_cached);
 }
 
-void MetricsObserver::OnPreemption(std::string_view reason) {
-  metrics_->Add(Metric::kPreemptions, {reason});
+void MetricsObserver::OnPressure(PressureRung rung, int32_t count) {
+  metrics_->Add(Metric::kPressure, {PressureRungName(rung)}, count);
+  if (rung == PressureRung::kPreempt) metrics_->Add(Metric::kPreemptions, {"no_pages"}, count);
 }
 
 void MetricsObserver::OnWorkerLost(Role role, const absl::Status& status) {

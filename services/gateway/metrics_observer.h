@@ -36,7 +36,7 @@ class MetricsObserver final : public EngineObserver, public LinkObserver {
   void OnFinished(const FinishedInfo& info) override;
   void OnFailed(const absl::Status& status) override;
   void OnPrefixLookup(Role role, int32_t num_tokens, int32_t num_cached) override;
-  void OnPreemption(std::string_view reason) override;
+  void OnPressure(PressureRung rung, int32_t count) override;
   void OnWorkerLost(Role role, const absl::Status& status) override;
   void OnGauges(const EngineGauges& gauges) override;
 

@@ -15,5 +15,6 @@ inline constexpr int32_t kMaxDraftLength = 16;
 inline constexpr int32_t kMaxTopLogprobs = 20;
 inline constexpr int32_t kMaxChatMessages = 4096;
 inline constexpr int32_t kMaxRoleBytes = 64;
+inline constexpr int32_t kMaxPriority = 10;  // either way
 
 }  // namespace tandem::gateway

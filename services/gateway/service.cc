@@ -54,6 +54,9 @@ void SetLimits(const Backend& backend, v1::Limits* limits) {
   limits->set_max_logit_bias_entries(kMaxLogitBiasEntries);
   limits->set_max_draft_length(kMaxDraftLength);
   limits->set_max_top_logprobs(kMaxTopLogprobs);
+  limits->set_max_requests_per_client(backend.admission.max_requests_per_client);
+  limits->set_max_queued_tokens(backend.admission.max_queued_tokens);
+  limits->set_max_priority(kMaxPriority);
 }
 
 absl::Status GetModel(const Backend& backend, const v1::GetModelRequest& request,

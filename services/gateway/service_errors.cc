@@ -53,11 +53,11 @@ absl::Status CheckPromptLength(const v1::GenerateRequest& request, int64_t num_p
                            .field_violations = {{field, problem}}});
 }
 
-absl::Status WithRetry(absl::Status status) {
+absl::Status WithRetry(absl::Status status, absl::Duration delay) {
   const bool may_retry = absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
   if (!may_retry || !rpc::DetailsOf(status).reason.empty()) return status;
   const char* reason = absl::IsUnavailable(status) ? "WORKER_LOST" : "OVERLOADED";
-  return rpc::WithDetails(std::move(status), {.reason = reason, .retry_delay = kRetryDelay});
+  return rpc::WithDetails(std::move(status), {.reason = reason, .retry_delay = delay});
 }
 
 }  // namespace tandem::gateway

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "tandem/gateway/v1/gateway.pb.h"
 
 namespace tandem::gateway {
@@ -21,6 +22,6 @@ absl::Status CheckPromptLength(const v1::GenerateRequest& request, int64_t num_p
                                int32_t context_length);
 
 // Adds a RetryInfo where a retry makes sense, unless the status has details already.
-absl::Status WithRetry(absl::Status status);
+absl::Status WithRetry(absl::Status status, absl::Duration delay = absl::Seconds(1));
 
 }  // namespace tandem::gateway

@@ -162,6 +162,8 @@ absl::Status Validate(const v1::GenerateRequest& request, int32_t vocab_size) {
   RETURN_IF_ERROR(
       Check(NumberRule{"output.top_logprobs", static_cast<double>(request.output().top_logprobs()),
                        0, kMaxTopLogprobs}));
+  RETURN_IF_ERROR(Check(NumberRule{"priority", static_cast<double>(request.priority()),
+                                   -kMaxPriority, kMaxPriority}));
   return CheckRequestId(request.request_id());
 }
 

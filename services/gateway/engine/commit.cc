@@ -22,6 +22,27 @@ const char* SourceName(DraftSource source) {
 
 }  // namespace
 
+void Engine::Impl::LearnCosts(const Round& round, int32_t num_rows, bool was_overlapped,
+                              double seconds) {
+  if (seconds <= 0.0) return;
+  StepCosts& costs = planner_.costs();
+  if (round.num_prefill_tokens == 0) {
+    // Only steps of drafts and decodes, alone on the machine, say what a row costs.
+    if (!was_overlapped) costs.ObserveVerify(num_rows, seconds);
+    return;
+  }
+  int32_t num_decode_rows = 0;
+  for (const Entry& entry : round.entries) {
+    if (entry.is_planned) num_decode_rows += 1 + static_cast<int32_t>(entry.draft_token_ids.size());
+  }
+  if (num_decode_rows == 0) {
+    pacer_.ObserveAlone(round.num_prefill_tokens, seconds);
+  } else if (costs.knows_verify()) {
+    pacer_.ObserveMixed(round.num_prefill_tokens, seconds, costs.Verify(num_decode_rows),
+                        costs.RowSeconds(num_decode_rows));
+  }
+}
+
 void Engine::Impl::Commit(Round* round, const VerifyStepResult& result, bool was_overlapped,
                           absl::Duration round_trip) {
   StepInfo info{.role = Role::kTarget,
@@ -44,10 +65,7 @@ void Engine::Impl::Commit(Round* round, const VerifyStepResult& result, bool was
     num_drafts += outcomes.back().num_draft_tokens;
   }
   observer_->OnStep(info);
-  // Only steps of drafts and decodes, alone on the machine, say what a row costs.
-  if (round->num_prefill_tokens == 0 && !was_overlapped && round_trip > absl::ZeroDuration()) {
-    planner_.costs().ObserveVerify(info.num_rows, absl::ToDoubleSeconds(round_trip));
-  }
+  LearnCosts(*round, info.num_rows, was_overlapped, absl::ToDoubleSeconds(round_trip));
   planner_.Record(outcomes);
   if (!outcomes.empty()) {
     mean_draft_length_ = 1.0 * num_drafts / static_cast<double>(outcomes.size());
@@ -86,6 +104,7 @@ void Engine::Impl::CommitOne(Entry* entry, const VerifyResult& result) {
                            result.logprobs.empty() ? nullptr : &result.logprobs[i]);
     ++num_committed;
   }
+  waiting_.Charge(sequence->request.client, 0, num_committed);
   ShareFullPages(sequence);
   ReportProgress(*entry, num_committed, result.num_accepted);
   if (sequence->output.has_delta()) sequence->sink->OnDelta(sequence->output.TakeDelta());

@@ -10,6 +10,12 @@
 
 namespace tandem::gateway {
 
+const char* PressureRungName(PressureRung rung) {
+  constexpr const char* kNames[kNumPressureRungs] = {"evict_cached", "shorten_drafts",
+                                                     "drop_draft_pages", "preempt", "refuse"};
+  return kNames[static_cast<int>(rung)];
+}
+
 Engine::Engine(const EngineOptions& options, const Clock* clock, const Tokenizer* tokenizer,
                TargetLink* target, DraftLink* draft, PageFence* fence, EngineObserver* observer)
     : impl_(std::make_unique<Impl>(options, clock, tokenizer, target, draft, fence, observer)) {}
@@ -38,7 +44,11 @@ Engine::Impl::Impl(const EngineOptions& options, const Clock* clock, const Token
       draft_link_(draft),
       fence_(fence),
       observer_(observer),
-      pages_(fence, options.prefix_cache) {
+      pages_(fence, options.prefix_cache),
+      pacer_({.stretch = options.prefill_stretch,
+              .max_stretch = std::max(1.9, options.prefill_stretch),
+              .max_tokens = options.prefill_chunk_tokens}),
+      waiting_(options.priority_aging) {
   target_.down_since = draft_.down_since = clock->Now();
 }
 
@@ -83,7 +93,8 @@ absl::StatusOr<SequenceId> Engine::Impl::Submit(GenerationRequest request, Gener
       const SequenceLimits limits,
       LimitsFor(static_cast<int64_t>(request.prompt.size()), request.stopping.max_tokens));
   const SequenceId id{next_id_++};
-  waiting_.push_back(std::make_unique<Sequence>(id, std::move(request), sink, tokenizer_, limits));
+  waiting_.Push(std::make_unique<Sequence>(id, std::move(request), sink, tokenizer_, limits),
+                clock_->Now());
   return id;
 }
 
@@ -123,10 +134,7 @@ std::unique_ptr<Sequence> Engine::Impl::Remove(Sequence* sequence) {
     removed = std::move(*i);
     running_.erase(i);
   } else {
-    const auto j = std::find_if(waiting_.begin(), waiting_.end(), is_it);
-    TANDEM_CHECK(j != waiting_.end());
-    removed = std::move(*j);
-    waiting_.erase(j);
+    removed = waiting_.Remove(sequence);
   }
   FreeMemory(sequence);
   return removed;
@@ -213,6 +221,12 @@ bool Engine::Impl::RunOnce() {
 }
 
 void Engine::Impl::ReportGauges() {
+  const int64_t num_evicted = pages_.num_evicted();
+  if (num_evicted > num_evicted_) {
+    observer_->OnPressure(PressureRung::kEvictCached,
+                          static_cast<int32_t>(num_evicted - num_evicted_));
+    num_evicted_ = num_evicted;
+  }
   observer_->OnGauges({.num_running = num_running(),
                        .num_waiting = num_waiting(),
                        .pages_total = pages_.num_pages(),

@@ -3,7 +3,6 @@
 // schedule_draft.cc is what the draft does.
 #pragma once
 
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -12,7 +11,9 @@
 #include "services/gateway/engine/batch_planner.h"
 #include "services/gateway/engine/engine.h"
 #include "services/gateway/engine/page_planner.h"
+#include "services/gateway/engine/prefill_pacer.h"
 #include "services/gateway/engine/sequence.h"
+#include "services/gateway/engine/waiting_queue.h"
 
 namespace tandem::gateway {
 
@@ -21,8 +22,7 @@ namespace tandem::gateway {
 inline constexpr int32_t kMaxTargetLosses = 3;
 
 // Invariants between calls:
-//   - a sequence is in waiting_ or in running_, both sorted by id except that preempted
-//     sequences wait in front;
+//   - a sequence is in waiting_ or in running_, which is sorted by rank (priority, then age);
 //   - waiting sequences hold no pages and no slot;
 //   - tokens are the truth, KV is a cache: role(r).kv_length <= length().
 class Engine::Impl {
@@ -36,7 +36,7 @@ class Engine::Impl {
   bool RunOnce();
 
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
-  int32_t num_waiting() const { return static_cast<int32_t>(waiting_.size()); }
+  int32_t num_waiting() const { return waiting_.size(); }
 
  private:
   using Sequences = std::vector<std::unique_ptr<Sequence>>;
@@ -99,6 +99,9 @@ class Engine::Impl {
   OpenSequence Open(Role role, Sequence* sequence);
   Round Schedule();
   std::vector<Sequence*> ChooseActive();
+  bool PrepareAdmission(Sequence* sequence);
+  int32_t PrefillBudget(int32_t num_decoding) const;
+  std::vector<int32_t> SharesOf(const std::vector<Sequence*>& active);
   bool MakeRoom(int32_t num_positions, Sequence* sequence);
   bool DropYoungestDraftPages();
   void Preempt(Sequence* sequence);
@@ -110,6 +113,7 @@ class Engine::Impl {
   std::string_view WhyNoDraft(Sequence* sequence);
   bool IsWorthFilling(const Sequence& sequence) const;
   void ScheduleProposals(Round* round);
+  int32_t CatchUpBudget(const Round& round) const;
   void ScheduleCatchUp(const std::vector<Sequence*>& active, Round* round);
   bool AddToPropose(Sequence* sequence, int32_t num_tokens, const DraftPlan& plan, Round* round);
 
@@ -127,6 +131,7 @@ class Engine::Impl {
   bool SendReleases();
 
   // commit.cc
+  void LearnCosts(const Round& round, int32_t num_rows, bool was_overlapped, double seconds);
   void Commit(Round* round, const VerifyStepResult& result, bool was_overlapped,
               absl::Duration round_trip);
   void CommitOne(Entry* entry, const VerifyResult& result);
@@ -146,11 +151,14 @@ class Engine::Impl {
   DraftPlanner planner_;
   Worker target_;
   Worker draft_;
-  std::deque<std::unique_ptr<Sequence>> waiting_;
+  PrefillPacer pacer_;
+  WaitingQueue waiting_;
   Sequences running_;
   int64_t next_id_ = 1;
   size_t next_in_turn_ = 0;
+  size_t next_prefill_ = 0;  // who is first for prefill tokens, in turn
   double mean_draft_length_ = 0.0;
+  int64_t num_evicted_ = 0;                           // that the observer was told of
   absl::Duration plain_step_ = absl::ZeroDuration();  // as measured; zero: not yet
 
   // Sinks are called in the middle of a round: what they ask for waits until its end.

@@ -32,6 +32,17 @@ struct StepInfo {
   absl::Duration sample;
 };
 
+// What is done when pages run short, in this order.
+enum class PressureRung : int8_t {
+  kEvictCached,     // idle pages of the prefix cache, the least recently used first
+  kShortenDrafts,   // a draft that has no page for all its tokens
+  kDropDraftPages,  // of the youngest sequence: it goes on with lookup or plain
+  kPreempt,         // the youngest of the lowest priority is computed again later
+  kRefuse,          // RESOURCE_EXHAUSTED
+};
+inline constexpr int kNumPressureRungs = 5;
+const char* PressureRungName(PressureRung rung);
+
 // Gauges, after each round.
 struct EngineGauges {
   int32_t num_running = 0, num_waiting = 0;
@@ -54,7 +65,8 @@ class EngineObserver {
   virtual void OnFailed(const absl::Status& status) = 0;
   // A sequence of `num_tokens` began with `num_cached` of them in the prefix cache.
   virtual void OnPrefixLookup(Role role, int32_t num_tokens, int32_t num_cached) = 0;
-  virtual void OnPreemption(std::string_view reason) = 0;
+  // A rung of the ladder was used, `count` times (pages, tokens or sequences).
+  virtual void OnPressure(PressureRung rung, int32_t count) = 0;
   virtual void OnWorkerLost(Role role, const absl::Status& status) = 0;
   virtual void OnGauges(const EngineGauges& gauges) = 0;
 };

@@ -34,7 +34,7 @@ class RandomRun {
     sim_.ExpectAllFree();
   }
 
-  int32_t num_preemptions() { return sim_.observer.preemptions["recompute"]; }
+  int32_t num_preemptions() { return sim_.observer.num_preemptions(); }
   const SimObserver& observer() const { return sim_.observer; }
 
  private:

@@ -181,7 +181,10 @@ class SimObserver final : public EngineObserver {
   void OnPrefixLookup(Role role, int32_t, int32_t num_cached) override {
     num_cached_tokens[static_cast<int>(role)] += num_cached;
   }
-  void OnPreemption(std::string_view reason) override { ++preemptions[std::string(reason)]; }
+  void OnPressure(PressureRung rung, int32_t count) override {
+    pressure[static_cast<int>(rung)] += count;
+  }
+  int64_t num_preemptions() const { return pressure[static_cast<int>(PressureRung::kPreempt)]; }
   void OnWorkerLost(Role role, const absl::Status&) override { ++num_lost[static_cast<int>(role)]; }
   void OnGauges(const EngineGauges& latest) override { gauges = latest; }
 
@@ -192,7 +195,7 @@ class SimObserver final : public EngineObserver {
   int32_t num_lost[kNumRoles] = {};
   int64_t num_cached_tokens[kNumRoles] = {};
   std::map<std::string, int32_t> bypass_reasons;
-  std::map<std::string, int32_t> preemptions;
+  int64_t pressure[kNumPressureRungs] = {};
   EngineGauges gauges;
 };
 

@@ -187,8 +187,8 @@ TEST(EngineTest, AFullPoolPreemptsTheYoungestAndChangesNoAnswer) {
   ASSERT_TRUE(sim.RunUntilIdle());
   for (int32_t i = 0; i < 5; ++i) ExpectPlainAnswer(*clients[i], SimRequest(20, 80, i + 1));
   EXPECT_EQ(clients[0]->finished->num_preemptions, 0);
-  EXPECT_GT(sim.observer.preemptions["recompute"], 0);
-  EXPECT_GT(sim.observer.preemptions["draft_pages"], 0);
+  EXPECT_GT(sim.observer.num_preemptions(), 0);
+  EXPECT_GT(sim.observer.pressure[static_cast<int>(PressureRung::kDropDraftPages)], 0);
   sim.ExpectAllFree();
 }
 

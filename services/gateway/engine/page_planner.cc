@@ -121,7 +121,7 @@ void PagePlanner::Share(Role role, Sequence* sequence) {
 void PagePlanner::Evict(Role role, PageId page) {
   index(role).Remove(page);
   pool_->Evict(page);
-  ++num_evicted_[static_cast<int>(role)];
+  ++num_evicted_;
 }
 
 void PagePlanner::ForgetCached(Role role) {

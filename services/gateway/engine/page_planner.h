@@ -53,7 +53,7 @@ class PagePlanner {
   // Evicts what is cached of `role`; its worker may have lost the KV. Requires that no
   // sequence holds pages of it.
   void ForgetCached(Role role);
-  int64_t num_evicted(Role role) const { return num_evicted_[static_cast<int>(role)]; }
+  int64_t num_evicted() const { return num_evicted_; }  // for want of free pages, ever
 
   // Where the draft leaves its distributions for the sequence; false when all are taken.
   bool TakeSlot(Sequence* sequence);
@@ -84,7 +84,7 @@ class PagePlanner {
   std::vector<int32_t> free_slots_;
   int32_t positions_per_page_[kNumRoles] = {};
   PrefixIndex indexes_[kNumRoles];
-  int64_t num_evicted_[kNumRoles] = {};
+  int64_t num_evicted_ = 0;
 };
 
 }  // namespace tandem::gateway

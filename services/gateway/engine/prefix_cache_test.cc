@@ -60,7 +60,7 @@ TEST(PrefixCacheTest, RunningRequestsShareThePagesOfTheirPrompt) {
   EXPECT_EQ(sim.engine.num_running(), 2);
   EXPECT_GE(sim.observer.gauges.pages_pinned, 29);
   ASSERT_TRUE(sim.RunUntilIdle());
-  EXPECT_EQ(sim.observer.preemptions["recompute"], 0);
+  EXPECT_EQ(sim.observer.num_preemptions(), 0);
   ExpectPlainAnswer(*second, request);
   sim.ExpectAllFree();
 }
@@ -92,7 +92,7 @@ TEST(PrefixCacheTest, IdlePagesGiveWayToRequests) {
     ExpectPlainAnswer(*client, request);
     EXPECT_EQ(client->finished->num_preemptions, 0);
   }
-  EXPECT_EQ(sim.observer.preemptions["recompute"], 0);
+  EXPECT_EQ(sim.observer.num_preemptions(), 0);
   sim.ExpectAllFree();
 }
 

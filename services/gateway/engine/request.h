@@ -38,7 +38,9 @@ struct GenerationRequest {
   SamplingParams sampling;
   StoppingParams stopping;
   SpeculationParams speculation;
-  absl::Duration arrival;                              // on the engine's clock
+  int32_t priority = 0;    // higher is served first, see WaitingQueue
+  std::string client;      // whom it is for: API key or peer; shares are fair between clients
+  absl::Duration arrival;  // on the engine's clock
   absl::Duration deadline = absl::InfiniteDuration();  // on the engine's clock
 };
 

@@ -6,40 +6,46 @@
 
 namespace tandem::gateway {
 
-// Waiting requests are admitted in order; one that does not fit yet holds up those behind
-// it, so that a large one is not passed over for ever.
+// Waiting requests are admitted in the order of the queue; one that does not fit yet holds up
+// those behind it, so that a large one is not passed over for ever.
 void Engine::Impl::Admit() {
-  while (!waiting_.empty() && num_running() < options_.max_running) {
-    Sequence* sequence = waiting_.front().get();
-    if (!sequence->is_started) {
-      // Limits may have been unknown, or others, when it was submitted.
-      const absl::StatusOr<SequenceLimits> limits =
-          LimitsFor(sequence->num_prompt_tokens, sequence->request.stopping.max_tokens);
-      if (!limits.ok()) {
-        Fail(sequence, limits.status());
-        continue;
-      }
-      sequence->limits = *limits;
-      sequence->output = OutputAssembler(tokenizer_, sequence->request.stopping, limits->max_tokens,
-                                         limits->reason_at_max_tokens);
-    } else if (sequence->length() > pages_.Capacity(Role::kTarget)) {
-      Fail(sequence, absl::ResourceExhaustedError(absl::StrCat(
-                         "the sequence has ", sequence->length(), " tokens, the new page pool ",
-                         "holds ", pages_.Capacity(Role::kTarget))));
-      continue;
-    }
+  while (num_running() < options_.max_running) {
+    Sequence* sequence = waiting_.Next(clock_->Now());
+    if (sequence == nullptr) return;
+    if (!PrepareAdmission(sequence)) continue;
     if (!FitsBesideOthers(*sequence)) return;
-    const auto place =
-        std::upper_bound(running_.begin(), running_.end(), sequence->id,
-                         [](SequenceId id, const auto& other) { return id < other->id; });
+    const auto place = std::upper_bound(
+        running_.begin(), running_.end(), sequence,
+        [](const Sequence* s, const auto& other) { return s->ranks_before(*other); });
     sequence->is_running = true;
     for (const Role role : {Role::kTarget, Role::kDraft}) AttachCached(role, sequence);
     if (!sequence->is_started) {
       sequence->info.cached_tokens = sequence->role(Role::kTarget).kv_length;
+      waiting_.Charge(sequence->request.client, sequence->num_missing(Role::kTarget), 0);
     }
-    running_.insert(place, std::move(waiting_.front()));
-    waiting_.pop_front();
+    running_.insert(place, waiting_.Remove(sequence));
   }
+}
+
+// Limits may have been unknown, or others, when it was submitted. False when it had to end.
+bool Engine::Impl::PrepareAdmission(Sequence* sequence) {
+  if (sequence->is_started) {
+    if (sequence->length() <= pages_.Capacity(Role::kTarget)) return true;
+    Fail(sequence, absl::ResourceExhaustedError(absl::StrCat(
+                       "the sequence has ", sequence->length(), " tokens, the new page pool ",
+                       "holds ", pages_.Capacity(Role::kTarget))));
+    return false;
+  }
+  const absl::StatusOr<SequenceLimits> limits =
+      LimitsFor(sequence->num_prompt_tokens, sequence->request.stopping.max_tokens);
+  if (!limits.ok()) {
+    Fail(sequence, limits.status());
+    return false;
+  }
+  sequence->limits = *limits;
+  sequence->output = OutputAssembler(tokenizer_, sequence->request.stopping, limits->max_tokens,
+                                     limits->reason_at_max_tokens);
+  return true;
 }
 
 // Begins it with what others have left in the prefix cache. Not after a failure: what was
@@ -84,27 +90,42 @@ std::vector<Sequence*> Engine::Impl::ChooseActive() {
     next_in_turn_ += max_rows;
     active.resize(max_rows);
     std::sort(active.begin(), active.end(),
-              [](const Sequence* a, const Sequence* b) { return a->id < b->id; });
+              [](const Sequence* a, const Sequence* b) { return a->ranks_before(*b); });
   }
   return active;
+}
+
+// Prompt tokens for the next step: as many as fit when nobody waits for a token.
+int32_t Engine::Impl::PrefillBudget(int32_t num_decoding) const {
+  const int32_t most = std::max(1, target_.facts->max_step_tokens - num_decoding);
+  if (num_decoding == 0) return most;
+  const StepCosts& costs = planner_.costs();
+  return std::min(most, pacer_.Budget(costs.knows_verify() ? costs.Verify(num_decoding) : 0.0));
+}
+
+// Prompt tokens of each in the next step. Another comes first each time: a budget that is
+// too small to be shared goes round.
+std::vector<int32_t> Engine::Impl::SharesOf(const std::vector<Sequence*>& active) {
+  std::vector<size_t> prefilling;
+  for (size_t i = 0; i < active.size(); ++i) {
+    if (!active[i]->is_decoding()) prefilling.push_back(i);
+  }
+  std::vector<int32_t> shares(active.size(), 0);
+  if (prefilling.empty()) return shares;
+  std::rotate(prefilling.begin(), prefilling.begin() + next_prefill_++ % prefilling.size(),
+              prefilling.end());
+  std::vector<int32_t> num_missing;
+  for (const size_t i : prefilling) num_missing.push_back(active[i]->num_missing(Role::kTarget));
+  const auto num_decoding = static_cast<int32_t>(active.size() - prefilling.size());
+  const std::vector<int32_t> in_turn = SharePrefill(num_missing, PrefillBudget(num_decoding));
+  for (size_t i = 0; i < prefilling.size(); ++i) shares[prefilling[i]] = in_turn[i];
+  return shares;
 }
 
 Engine::Impl::Round Engine::Impl::Schedule() {
   Round round;
   const std::vector<Sequence*> active = ChooseActive();
-  std::vector<int32_t> num_missing;
-  int32_t num_decoding = 0;
-  for (const Sequence* sequence : active) {
-    const bool is_decoding = sequence->is_decoding();
-    num_decoding += is_decoding ? 1 : 0;
-    num_missing.push_back(is_decoding ? 0 : sequence->num_missing(Role::kTarget));
-  }
-  // Without anybody waiting for a token, a prompt may take the whole step.
-  const int32_t budget = num_decoding == 0
-                             ? target_.facts->max_step_tokens
-                             : std::clamp(target_.facts->max_step_tokens - num_decoding, 1,
-                                          std::max(1, options_.prefill_chunk_tokens));
-  const std::vector<int32_t> shares = SharePrefill(num_missing, budget);
+  const std::vector<int32_t> shares = SharesOf(active);
   for (size_t i = 0; i < active.size(); ++i) {
     Sequence* sequence = active[i];
     Entry entry{.sequence = sequence, .plan = {}, .draft_token_ids = {}};
@@ -130,6 +151,7 @@ bool Engine::Impl::MakeRoom(int32_t num_positions, Sequence* sequence) {
   while (!pages_.Grow(Role::kTarget, num_positions, /*keep_free=*/0, sequence)) {
     if (DropYoungestDraftPages()) continue;
     if (running_.size() == 1) {
+      observer_->OnPressure(PressureRung::kRefuse, 1);
       Fail(sequence, absl::ResourceExhaustedError(
                          absl::StrCat(num_positions, " positions do not fit the page pool of ",
                                       pages_.num_pages(), " pages")));
@@ -146,7 +168,7 @@ bool Engine::Impl::DropYoungestDraftPages() {
   for (auto i = running_.rbegin(); i != running_.rend(); ++i) {
     if ((*i)->role(Role::kDraft).pages.empty()) continue;
     DropKv(Role::kDraft, i->get());
-    observer_->OnPreemption("draft_pages");
+    observer_->OnPressure(PressureRung::kDropDraftPages, 1);
     return true;
   }
   return false;
@@ -158,10 +180,10 @@ void Engine::Impl::Preempt(Sequence* sequence) {
   DropKv(Role::kDraft, sequence);
   ++sequence->info.num_preemptions;
   sequence->is_running = false;
-  observer_->OnPreemption("recompute");
+  observer_->OnPressure(PressureRung::kPreempt, 1);
   const auto place = std::find_if(running_.begin(), running_.end(),
                                   [&](const auto& other) { return other.get() == sequence; });
-  waiting_.push_front(std::move(*place));
+  waiting_.Push(std::move(*place), clock_->Now());
   running_.erase(place);
 }
 
@@ -187,6 +209,7 @@ void Engine::Impl::PlanDrafts(Round* round) {
     while (entry.plan.num_draft_tokens > 0 &&
            !pages_.Grow(Role::kTarget, entry.sequence->length() + entry.plan.num_draft_tokens,
                         /*keep_free=*/0, entry.sequence)) {
+      observer_->OnPressure(PressureRung::kShortenDrafts, 1);
       if (--entry.plan.num_draft_tokens == 0) entry.plan = {.reason = bypass::kNoPages};
     }
     if (entry.plan.source != DraftSource::kLookup) continue;

@@ -82,10 +82,24 @@ void Engine::Impl::ScheduleProposals(Round* round) {
   }
 }
 
+// Who waits for a token waits for the draft as well, or shares the machine with it.
+int32_t Engine::Impl::CatchUpBudget(const Round& round) const {
+  const StepCosts& costs = planner_.costs();
+  const auto num_decoding = std::count_if(round.entries.begin(), round.entries.end(),
+                                          [](const Entry& entry) { return entry.is_planned; });
+  const double token = costs.DraftPrefillToken();
+  if (num_decoding == 0 || !costs.knows_verify() || token <= 0.0) {
+    return options_.prefill_chunk_tokens;
+  }
+  constexpr double kShare = 0.2;  // of a step
+  const double tokens = kShare * costs.Verify(static_cast<int32_t>(num_decoding)) / token;
+  return static_cast<int32_t>(std::clamp<double>(tokens, 4, options_.prefill_chunk_tokens));
+}
+
 // The draft reads prompts while the target does, and what was made without it.
 void Engine::Impl::ScheduleCatchUp(const std::vector<Sequence*>& active, Round* round) {
   if (!draft_.facts) return;
-  int32_t budget = std::min(options_.prefill_chunk_tokens, draft_.facts->max_step_tokens);
+  int32_t budget = std::min(CatchUpBudget(*round), draft_.facts->max_step_tokens);
   for (const SequenceStep& step : round->propose.sequences) {
     budget -= static_cast<int32_t>(step.token_ids.size()) + step.num_draft_tokens;
   }

@@ -66,6 +66,13 @@ struct Sequence {
     const SpeculationMode mode = request.speculation.mode;
     return mode == SpeculationMode::kAuto || mode == SpeculationMode::kLookup;
   }
+  // Whether it keeps its place, and its pages, before `other`.
+  bool ranks_before(const Sequence& other) const {
+    if (request.priority != other.request.priority) {
+      return request.priority > other.request.priority;
+    }
+    return id < other.id;
+  }
   // The KV of `role` is gone or not to be trusted. Its pages must have been dropped.
   void ForgetKv(Role role);
   void Trace(StepTraceEntry entry);
@@ -87,6 +94,7 @@ struct Sequence {
   int32_t num_replays = 0;
   int32_t num_draft_failures = 0;  // ever; see kMaxDraftFailures
 
+  absl::Duration waiting_since;                         // last time it began to
   bool is_running = false;                              // in steps, else it waits
   bool is_started = false;                              // its sink was told
   absl::Duration first_step, first_token, last_commit;  // on the engine's clock

@@ -1,0 +1,42 @@
+// How many prompt tokens a step may carry beside decodes.
+#pragma once
+
+#include <cstdint>
+
+namespace tandem::gateway {
+
+// Those who wait for their next token should hardly notice that another's prompt is read.
+// A step with a chunk of it costs `fixed` (all KV of the prompt so far is read again) and
+// `per_token` seconds more; both are learned from the steps that were run. Not thread-safe.
+class PrefillPacer {
+ public:
+  struct Options {
+    // A step with prefill should take at most this many times one without...
+    double stretch = 1.5;
+    // ...and may take this many where less would spend most of it on the fixed cost.
+    double max_stretch = 1.9;
+    int32_t max_tokens = 256;
+  };
+
+  explicit PrefillPacer(const Options& options) : options_(options) {}
+
+  // Tokens for the next step, at least 1. `plain_seconds` is what it costs without any; 0:
+  // not known yet.
+  int32_t Budget(double plain_seconds) const;
+
+  // A finished step of decodes and `num_tokens` > 0 of prefill. `row_seconds` is what one more
+  // row costs a step, 0: not known.
+  void ObserveMixed(int32_t num_tokens, double seconds, double plain_seconds, double row_seconds);
+  // A finished step of prefill alone.
+  void ObserveAlone(int32_t num_tokens, double seconds);
+
+  double fixed_seconds() const { return fixed_; }
+  double token_seconds() const { return per_token_; }
+
+ private:
+  Options options_;
+  double fixed_ = 0.0;
+  double per_token_ = 0.0;
+};
+
+}  // namespace tandem::gateway

@@ -1,0 +1,69 @@
+#include "services/gateway/engine/prefill_pacer.h"
+
+#include <algorithm>
+
+#include "gtest/gtest.h"
+
+namespace tandem::gateway {
+namespace {
+
+// A machine on which a step costs 10 ms, and a chunk `fixed` and `per_token` more.
+struct Machine {
+  double fixed = 0.0;
+  double per_token = 0.0005;
+  double row_seconds = 0.0005;
+  static constexpr double kPlain = 0.010;
+
+  double Run(PrefillPacer* pacer) const {
+    const int32_t tokens = pacer->Budget(kPlain);
+    const double seconds = kPlain + fixed + tokens * per_token;
+    pacer->ObserveMixed(tokens, seconds, kPlain, row_seconds);
+    return seconds / kPlain;
+  }
+};
+
+TEST(PrefillPacerTest, StepsWithPrefillTakeAsLongAsAsked) {
+  PrefillPacer pacer({.stretch = 1.5});
+  const Machine machine;
+  for (int i = 0; i < 20; ++i) machine.Run(&pacer);
+  EXPECT_NEAR(machine.Run(&pacer), 1.5, 0.06);
+}
+
+TEST(PrefillPacerTest, LearnsWithoutKnowingWhatARowCosts) {
+  PrefillPacer pacer({.stretch = 1.5});
+  const Machine machine{.row_seconds = 0.0};
+  for (int i = 0; i < 20; ++i) machine.Run(&pacer);
+  EXPECT_NEAR(machine.Run(&pacer), 1.5, 0.06);
+}
+
+// A long prompt's KV is read by each chunk, however small: some progress must be left.
+TEST(PrefillPacerTest, AFixedCostStretchesAStepFurtherButNotWithoutBound) {
+  PrefillPacer pacer({.stretch = 1.3, .max_stretch = 1.9});
+  const Machine machine{.fixed = 0.003};
+  double stretch = 0.0;
+  for (int i = 0; i < 60; ++i) stretch = machine.Run(&pacer);
+  EXPECT_GT(stretch, 1.5);
+  EXPECT_LT(stretch, 1.95);
+  EXPECT_GE(pacer.Budget(Machine::kPlain), 5);
+}
+
+TEST(PrefillPacerTest, ThereIsAlwaysSomeProgressAndNeverTooMuch) {
+  PrefillPacer pacer({.stretch = 1.2, .max_stretch = 1.3, .max_tokens = 64});
+  EXPECT_EQ(pacer.Budget(0.0), 16);
+  pacer.ObserveAlone(256, 256.0);  // a second for each token
+  EXPECT_EQ(pacer.Budget(0.001), 2);
+  EXPECT_EQ(pacer.Budget(1e9), 64);
+}
+
+TEST(PrefillPacerTest, OneOddMeasurementDoesNotStopPrefill) {
+  PrefillPacer pacer({.stretch = 1.5});
+  const Machine machine;
+  for (int i = 0; i < 20; ++i) machine.Run(&pacer);
+  const int32_t before = pacer.Budget(Machine::kPlain);
+  pacer.ObserveMixed(before, 5.0, Machine::kPlain, 0.0005);
+  for (int i = 0; i < 8; ++i) machine.Run(&pacer);
+  EXPECT_GE(pacer.Budget(Machine::kPlain), before / 2);
+}
+
+}  // namespace
+}  // namespace tandem::gateway
