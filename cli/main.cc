@@ -4,6 +4,7 @@
 #include <string>
 
 #include "CLI/CLI.hpp"
+#include "cli/bench_serve.h"
 #include "cli/doctor.h"
 #include "cli/eval.h"
 #include "cli/exit_codes.h"
@@ -76,6 +77,14 @@ void AddHealth(CLI::App& app, tandem::HealthOptions& options, Run& run) {
   command->callback([&] { run = [&options] { return tandem::RunHealth(options); }; });
 }
 
+void AddBench(CLI::App& app, tandem::BenchServeOptions& options, Run& run) {
+  CLI::App* bench = app.add_subcommand("bench", "measure speed");
+  bench->require_subcommand(1);
+  CLI::App* command = bench->add_subcommand("serve", "load on a server, as its clients see it");
+  tandem::AddBenchServeOptions(*command, options);
+  command->callback([&] { run = [&options] { return tandem::RunBenchServe(options); }; });
+}
+
 void AddEval(CLI::App& app, tandem::PerplexityCommand& options, Run& run) {
   CLI::App* eval = app.add_subcommand("eval", "measure quality");
   eval->require_subcommand(1);
@@ -119,6 +128,7 @@ int main(int argc, char** argv) {
   tandem::TokenizeOptions tokenize;
   tandem::DoctorOptions doctor;
   tandem::HealthOptions health;
+  tandem::BenchServeOptions bench;
   tandem::PerplexityCommand perplexity;
   std::string file;
   Run run;
@@ -129,6 +139,7 @@ int main(int argc, char** argv) {
   AddDoctor(app, doctor, run);
   AddHealth(app, health, run);
   AddEval(app, perplexity, run);
+  AddBench(app, bench, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

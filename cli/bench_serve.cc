@@ -1,0 +1,154 @@
+#include "cli/bench_serve.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "cli/exit_codes.h"
+#include "cli/session.h"
+#include "common/base/status_macros.h"
+
+namespace tandem {
+namespace {
+
+namespace v1 = gateway::v1;
+
+absl::StatusOr<std::vector<std::string>> ReadLines(const std::string& path) {
+  std::vector<std::string> lines;
+  if (path.empty()) return lines;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (!line.empty()) lines.push_back(line);
+  }
+  if (lines.empty()) return absl::NotFoundError(absl::StrCat("no prompts in ", path));
+  return lines;
+}
+
+void ShowProgress(int32_t num_over, int32_t total) {
+  static const bool is_terminal = isatty(STDERR_FILENO) == 1;
+  if (is_terminal) std::fprintf(stderr, "\r%d of %d requests", num_over, total);
+  if (is_terminal && num_over == total) std::fprintf(stderr, "\n");
+}
+
+std::string SettingsOf(const BenchServeOptions& options, const v1::GetModelResponse& model) {
+  const LoadOptions& load = options.load;
+  return nlohmann::json({{"model", model.model()},
+                         {"draft", model.draft().name()},
+                         {"speculation", options.request.speculation},
+                         {"requests", load.num_requests},
+                         {"rate", load.rate},
+                         {"concurrency", load.concurrency},
+                         {"prompt_tokens", options.prompt_range},
+                         {"output_tokens", options.output_range},
+                         {"shared_prefixes", load.num_shared_prefixes},
+                         {"shared_prefix_tokens", load.shared_prefix_tokens},
+                         {"texts", options.texts_file},
+                         {"seed", load.seed},
+                         {"slo_ttft_ms", options.slo_first_token_ms},
+                         {"slo_tpot_ms", options.slo_output_token_ms}})
+      .dump();
+}
+
+absl::Status Run(const BenchServeOptions& options, GatewayClient& client) {
+  ASSIGN_OR_RETURN(const v1::GetModelResponse model, client.GetModel(absl::Seconds(10)));
+  ASSIGN_OR_RETURN(const std::vector<std::string> texts, ReadLines(options.texts_file));
+  v1::GenerateRequest prototype = MakeRequest(options.request);
+  prototype.mutable_stopping()->set_ignore_eos(true);
+  prototype.mutable_output()->set_token_ids(true);
+  // Ids at the end of a vocabulary are often special or unused.
+  const int32_t num_ids = std::max(1, model.vocabulary_size() * 9 / 10);
+  LoadOptions warmup = options.load;
+  warmup.num_requests = options.num_warmup;
+  warmup.rate = 0.0;
+  warmup.seed = options.load.seed + 1;  // other tokens: nothing of the test is cached
+  RunLoad(client, warmup, PlanLoad(warmup, prototype, num_ids, texts), [](int32_t) {});
+  const std::vector<RequestRecord> records =
+      RunLoad(client, options.load, PlanLoad(options.load, prototype, num_ids, texts),
+              [&](int32_t num_over) { ShowProgress(num_over, options.load.num_requests); });
+  const LoadReport report = MakeLoadReport(
+      records, {.time_to_first_token = absl::Milliseconds(options.slo_first_token_ms),
+                .time_per_output_token = absl::Milliseconds(options.slo_output_token_ms)});
+  std::printf("%s", ToMarkdown(report).c_str());
+  if (!options.json_file.empty()) {
+    std::ofstream file(options.json_file);
+    file << ToJson(report, records, SettingsOf(options, model)) << "\n";
+    if (!file.good()) return absl::UnknownError(absl::StrCat("cannot write ", options.json_file));
+  }
+  if (report.num_failed == 0) return absl::OkStatus();
+  for (const RequestRecord& record : records) {
+    if (!record.status.ok() && !absl::IsResourceExhausted(record.status)) return record.status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<TokenRange> ParseTokenRange(const std::string& text) {
+  const std::vector<std::string> parts = absl::StrSplit(text, ':');
+  TokenRange range;
+  const bool is_valid = parts.size() <= 2 && absl::SimpleAtoi(parts.front(), &range.low) &&
+                        absl::SimpleAtoi(parts.back(), &range.high) && range.low >= 1 &&
+                        range.high >= range.low;
+  if (!is_valid) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", text, "' is no number of tokens: give N or LOW:HIGH"));
+  }
+  return range;
+}
+
+void AddBenchServeOptions(CLI::App& command, BenchServeOptions& options) {
+  AddRequestOptions(command, options.request);
+  LoadOptions& load = options.load;
+  command.add_option("--requests", load.num_requests, "requests to send")
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  command.add_option("--rate", load.rate, "open loop: Poisson arrivals in a second; 0: closed")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--concurrency", load.concurrency, "requests at a time; open loop: at most")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command.add_option("--prompt-tokens", options.prompt_range, "N, or LOW:HIGH evenly")
+      ->capture_default_str();
+  command.add_option("--output-tokens", options.output_range, "N, or LOW:HIGH evenly")
+      ->capture_default_str();
+  command
+      .add_option("--shared-prefix-tokens", load.shared_prefix_tokens,
+                  "tokens that prompts begin with in common")
+      ->check(CLI::Range(0, 1 << 20));
+  command.add_option("--shared-prefixes", load.num_shared_prefixes, "different ones of them")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  command.add_option("--texts", options.texts_file,
+                     "prompts, one a line, as chats; else random tokens");
+  command.add_option("--load-seed", load.seed, "of arrivals, lengths and tokens")
+      ->capture_default_str();
+  command.add_option("--warmup", options.num_warmup, "requests before the test")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  command.add_option("--slo-ttft-ms", options.slo_first_token_ms,
+                     "a good request's time to first token; 0: any");
+  command.add_option("--slo-tpot-ms", options.slo_output_token_ms,
+                     "a good request's time per output token; 0: any");
+  command.add_option("--json", options.json_file, "file for all figures, see tools/plot_load.py");
+}
+
+int RunBenchServe(BenchServeOptions options) {
+  const auto prompt = ParseTokenRange(options.prompt_range);
+  const auto output = ParseTokenRange(options.output_range);
+  if (!prompt.ok()) return Fail(kExitUsage, prompt.status());
+  if (!output.ok()) return Fail(kExitUsage, output.status());
+  options.load.prompt_tokens = *prompt;
+  options.load.output_tokens = *output;
+  int exit_code = kExitFailure;
+  absl::StatusOr<Session> session = OpenSession(options.request, &exit_code);
+  if (!session.ok()) return Fail(static_cast<ExitCode>(exit_code), session.status());
+  const absl::Status status = Run(options, *session->client);
+  return status.ok() ? kExitOk : Fail(kExitFailure, status);
+}
+
+}  // namespace tandem
