@@ -65,6 +65,7 @@ class KvPagePool {
   int32_t num_pinned() const { return num_pinned_; }
   Role role(PageId page) const { return At(page).role; }  // of its last holder
   bool has_references(PageId page) const { return At(page).num_references > 0; }
+  int32_t num_references(PageId page) const { return At(page).num_references; }
 
  private:
   static constexpr int32_t kNone = -1;

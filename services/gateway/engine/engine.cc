@@ -32,6 +32,7 @@ void Engine::Cancel(SequenceId sequence, const absl::Status& reason) {
 
 bool Engine::RunOnce() { return impl_->RunOnce(); }
 
+absl::Status Engine::CheckBooks() const { return impl_->CheckBooks(); }
 int32_t Engine::num_running() const { return impl_->num_running(); }
 int32_t Engine::num_waiting() const { return impl_->num_waiting(); }
 

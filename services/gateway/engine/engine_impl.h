@@ -34,6 +34,7 @@ class Engine::Impl {
   absl::StatusOr<SequenceId> Submit(GenerationRequest request, GenerationSink* sink);
   void Cancel(SequenceId id, const absl::Status& reason);
   bool RunOnce();
+  absl::Status CheckBooks() const;
 
   int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
   int32_t num_waiting() const { return waiting_.size(); }
@@ -64,7 +65,7 @@ class Engine::Impl {
   struct Worker {
     std::optional<WorkerFacts> facts;  // none while it is down
     absl::Duration down_since;
-    absl::Status refusal;  // not OK: there is nothing to wait for
+    absl::Status refusal;             // not OK: there is nothing to wait for
     std::vector<SequenceId> release;  // to be told with the next step
     absl::Duration retry_at = absl::ZeroDuration();
     absl::Duration backoff = absl::ZeroDuration();

@@ -31,6 +31,7 @@ SimWorker::Options WorkerOptions(const SimOptions& options, Role role) {
       .max_step_tokens = options.max_step_tokens,
       .max_logits_rows = options.max_logits_rows};
   worker.agreement = options.agreement;
+  worker.jitter = options.latency_jitter;
   if (!is_target) {
     worker.step_cost = options.draft_step_cost;
     worker.prefill_token_cost = absl::Microseconds(30);

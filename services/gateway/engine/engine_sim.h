@@ -60,6 +60,7 @@ class SimWorker {
     absl::Duration step_cost = absl::Milliseconds(10);
     absl::Duration row_cost = absl::Milliseconds(1);
     absl::Duration prefill_token_cost = absl::Microseconds(200);
+    double jitter = 0.0;  // a step may take so many times longer
   };
 
   SimWorker(const Options& options, SimPool* pool, VirtualClock* clock);
@@ -99,6 +100,8 @@ class SimWorker {
   absl::Status BeginStep(const WorkerStep& step, absl::Duration timeout);
   absl::StatusOr<SimSequence*> BeginEntry(const SequenceStep& step, int32_t num_more);
   void EndStep(const WorkerStep& step);
+  // Lets the time of a step pass, with jitter; what it took.
+  absl::Duration Spend(absl::Duration cost, absl::Duration timeout);
   // Runs one token at `position`; its state, which makes the logits of the next.
   uint64_t RunToken(SimSequence* sequence, int32_t position, int32_t token_id);
   void Logits(uint64_t state, std::vector<float>* logits) const;
@@ -116,6 +119,7 @@ class SimWorker {
   std::optional<absl::Duration> hang_in_step_;
   absl::Status entry_failure_;
   absl::Status refusal_;
+  std::minstd_rand latency_{1};
   int64_t step_epoch_ = 0;  // of the pool when the step was sent
 };
 
@@ -212,6 +216,7 @@ struct SimOptions {
   double agreement = 0.8;
   bool has_draft = true;
   absl::Duration draft_step_cost = absl::Milliseconds(2);
+  double latency_jitter = 0.0;
 };
 
 // One gateway's engine with its workers. Tokens are those of a byte-level vocabulary.

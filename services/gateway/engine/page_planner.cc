@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/check.h"
 
 namespace tandem::gateway {
@@ -131,6 +132,22 @@ void PagePlanner::ForgetCached(Role role) {
     pool_->Evict(page);
   }
   TANDEM_CHECK(index(role).size() == 0);
+}
+
+absl::Status PagePlanner::CheckReferences(const std::map<PageId, int32_t>& references) const {
+  if (!pool_) return absl::OkStatus();
+  for (int32_t i = 0; i < pool_->num_pages(); ++i) {
+    const auto expected = references.find(PageId(i));
+    const int32_t count = expected == references.end() ? 0 : expected->second;
+    if (pool_->num_references(PageId(i)) == count) continue;
+    return absl::InternalError(absl::StrCat("page ", i, " has ", pool_->num_references(PageId(i)),
+                                            " references, sequences hold ", count));
+  }
+  const int32_t num_indexed = index(Role::kTarget).size() + index(Role::kDraft).size();
+  const int32_t num_kept = pool_->num_idle() + pool_->num_pinned();
+  if (num_indexed == num_kept) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat(num_kept, " pages are kept, the index knows ", num_indexed));
 }
 
 bool PagePlanner::TakeSlot(Sequence* sequence) {

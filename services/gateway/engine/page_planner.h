@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -54,6 +55,10 @@ class PagePlanner {
   // sequence holds pages of it.
   void ForgetCached(Role role);
   int64_t num_evicted() const { return num_evicted_; }  // for want of free pages, ever
+
+  // INTERNAL unless each page has as many references as are named here, and what is cached
+  // adds up with the index.
+  absl::Status CheckReferences(const std::map<PageId, int32_t>& references) const;
 
   // Where the draft leaves its distributions for the sequence; false when all are taken.
   bool TakeSlot(Sequence* sequence);

@@ -95,6 +95,13 @@ absl::Status SimWorker::BeginStep(const WorkerStep& step, absl::Duration timeout
   return absl::OkStatus();
 }
 
+absl::Duration SimWorker::Spend(absl::Duration cost, absl::Duration timeout) {
+  const double share = std::uniform_real_distribution<double>(0.0, 1.0)(latency_);
+  cost *= 1.0 + options_.jitter * share * share;
+  clock_->Advance(std::min(timeout, cost));
+  return cost;
+}
+
 void SimWorker::EndStep(const WorkerStep& step) {
   for (const SequenceId sequence : step.release) sequences_.erase(sequence);
   in_flight_.reset();
@@ -173,9 +180,9 @@ absl::StatusOr<VerifyStepResult> SimTarget::Await(absl::Duration timeout) {
     result.results.push_back(RunEntry(entry));
   }
   EndStep(step);
-  result.forward =
-      options_.step_cost + num_rows * options_.row_cost + num_prefill * options_.prefill_token_cost;
-  clock_->Advance(std::min(timeout, result.forward));
+  result.forward = Spend(
+      options_.step_cost + num_rows * options_.row_cost + num_prefill * options_.prefill_token_cost,
+      timeout);
   if (num_rows + num_prefill > options_.facts.max_step_tokens ||
       num_rows > options_.facts.max_logits_rows) {
     Violation("step too large").IgnoreError();
@@ -240,9 +247,8 @@ absl::StatusOr<ProposeStepResult> SimDraft::Await(absl::Duration timeout) {
     num_prefill += static_cast<int32_t>(entry.token_ids.size());
   }
   EndStep(step);
-  result.prefill = num_prefill * options_.prefill_token_cost;
-  result.draft = longest * options_.step_cost;
-  clock_->Advance(std::min(timeout, result.prefill + result.draft));
+  result.prefill = Spend(num_prefill * options_.prefill_token_cost, timeout);
+  result.draft = Spend(longest * options_.step_cost, timeout);
   return result;
 }
 

@@ -1,0 +1,36 @@
+// Whether what sequences hold is what the pool has given out.
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "services/gateway/engine/engine_impl.h"
+
+namespace tandem::gateway {
+
+absl::Status Engine::Impl::CheckBooks() const {
+  std::map<PageId, int32_t> references;
+  absl::Status status;
+  const auto check = [&](const Sequence& sequence) {
+    const auto fail = [&](auto... parts) {
+      status.Update(absl::InternalError(
+          absl::StrCat("sequence ", static_cast<int64_t>(sequence.id), ": ", parts...)));
+    };
+    for (const Role role : {Role::kTarget, Role::kDraft}) {
+      const RoleState& state = sequence.role(role);
+      for (const PageId page : state.pages) ++references[page];
+      const auto num_pages = static_cast<int32_t>(state.pages.size());
+      if (state.kv_length > 0 && pages_.PagesFor(role, state.kv_length) > num_pages) {
+        fail(state.kv_length, " positions of the ", RoleName(role), " in ", num_pages, " pages");
+      }
+      if (state.num_pages_shared > num_pages) fail("shares more pages than it has");
+      if (state.num_pages_sent > num_pages) fail("more pages sent than it has");
+      if (!sequence.is_running && num_pages > 0) fail("holds pages while it waits");
+    }
+    if (sequence.role(Role::kTarget).kv_length > sequence.length()) fail("KV beyond its tokens");
+  };
+  for (const auto& sequence : running_) check(*sequence);
+  for (const auto& sequence : waiting_) check(*sequence);
+  if (status.ok()) status = pages_.CheckReferences(references);
+  return status;
+}
+
+}  // namespace tandem::gateway

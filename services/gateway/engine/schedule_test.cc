@@ -1,0 +1,66 @@
+// Who runs when, and who has to go.
+#include "gtest/gtest.h"
+#include "services/gateway/engine/engine_sim.h"
+
+namespace tandem::gateway {
+namespace {
+
+// What a stream waits for its next token while others' prompts are read.
+TEST(ScheduleTest, PromptsStretchTheStepsOfOthersByNoMoreThanAsked) {
+  SimOptions options;
+  options.has_draft = false;
+  options.max_step_tokens = 256;
+  options.engine.prefill_stretch = 1.5;
+  EngineSim sim(options);
+  GenerationRequest stream = SimRequest(8, 300);
+  stream.speculation.mode = SpeculationMode::kOff;
+  const SimClient* client = sim.Submit(stream);
+  while (client->token_ids.size() < 40) sim.RunRound();
+  const absl::Duration plain = absl::Milliseconds(11);  // a step with one row
+  std::vector<absl::Duration> steps;
+  sim.observer.on_step = [&](const StepInfo& info) {
+    if (info.num_prefill_tokens > 0 && info.num_sequences > 1) steps.push_back(info.round_trip);
+  };
+  const SimClient* prompt = sim.Submit(SimRequest(390, 2, 5));
+  while (!prompt->is_over()) sim.RunRound();
+  ASSERT_GT(steps.size(), 8u);
+  for (size_t i = 4; i < steps.size(); ++i) EXPECT_LE(steps[i], 1.6 * plain) << i;
+  EXPECT_LT(steps.size(), 40u);  // it is read at a good pace all the same
+  ASSERT_TRUE(sim.RunUntilIdle());
+}
+
+TEST(ScheduleTest, AHigherPriorityIsServedBeforeOlderRequests) {
+  SimOptions options;
+  options.engine.max_running = 1;
+  EngineSim sim(options);
+  sim.Submit(SimRequest(10, 20));
+  sim.RunRound();
+  const SimClient* older = sim.Submit(SimRequest(10, 20, 2));
+  GenerationRequest urgent = SimRequest(10, 20, 3);
+  urgent.priority = 5;
+  const SimClient* newer = sim.Submit(urgent);
+  while (!newer->is_over()) sim.RunRound();
+  EXPECT_FALSE(older->is_started);
+  ASSERT_TRUE(sim.RunUntilIdle());
+  ExpectPlainAnswer(*older, SimRequest(10, 20, 2));
+}
+
+TEST(ScheduleTest, TheLowestPriorityGivesItsPagesFirst) {
+  SimOptions options;
+  options.has_draft = false;
+  options.num_pages = 40;  // of 8 positions
+  EngineSim sim(options);
+  GenerationRequest low = SimRequest(60, 120);
+  low.priority = -1;
+  const SimClient* first = sim.Submit(low);
+  sim.RunRound();
+  const SimClient* second = sim.Submit(SimRequest(60, 160, 2));
+  ASSERT_TRUE(sim.RunUntilIdle());
+  EXPECT_GT(first->finished->num_preemptions, 0);
+  EXPECT_EQ(second->finished->num_preemptions, 0);
+  ExpectPlainAnswer(*first, low);
+  sim.ExpectAllFree();
+}
+
+}  // namespace
+}  // namespace tandem::gateway
