@@ -62,5 +62,39 @@ TEST(ScheduleTest, TheLowestPriorityGivesItsPagesFirst) {
   sim.ExpectAllFree();
 }
 
+// The time that `num_streams` answers take together, on the virtual clock.
+absl::Duration TimeOf(SpeculationMode mode, int32_t num_streams, double agreement) {
+  SimOptions options;
+  options.agreement = agreement;
+  options.num_pages = 1000;
+  options.max_logits_rows = 128;
+  options.max_step_tokens = 256;
+  options.context_length = options.draft_context_length = 1200;
+  EngineSim sim(options);
+  for (int32_t i = 0; i < num_streams; ++i) {
+    GenerationRequest request = SimRequest(20, 1000, 1 + i);
+    request.speculation.mode = mode;
+    sim.Submit(request);
+  }
+  EXPECT_TRUE(sim.RunUntilIdle());
+  return sim.clock.Now();
+}
+
+// Each row costs a tenth of a step here, a draft token a fifth: drafts pay only when they are
+// often right, and less so the more sequences share a step.
+TEST(ScheduleTest, DraftingIsNeverMuchSlowerThanNotDraftingAtAnyBatchSize) {
+  for (const int32_t num_streams : {1, 4, 8, 16}) {
+    const absl::Duration off = TimeOf(SpeculationMode::kOff, num_streams, 0.0);
+    for (const double agreement : {0.0, 0.3, 0.6, 0.95}) {
+      const absl::Duration on = TimeOf(SpeculationMode::kAuto, num_streams, agreement);
+      const double ratio = absl::FDivDuration(on, off);
+      EXPECT_LT(ratio, 1.03) << num_streams << " streams, agreement " << agreement;
+      if (agreement > 0.9 && num_streams <= 4) {
+        EXPECT_LT(ratio, 0.8) << num_streams << " streams";
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tandem::gateway
