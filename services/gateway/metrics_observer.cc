@@ -141,6 +141,7 @@ void MetricsObserver::OnPrefixLookup(Role role, int32_t num_tokens, int32_t num_
 void MetricsObserver::OnPressure(PressureRung rung, int32_t count) {
   metrics_->Add(Metric::kPressure, {PressureRungName(rung)}, count);
   if (rung == PressureRung::kPreempt) metrics_->Add(Metric::kPreemptions, {"no_pages"}, count);
+  if (rung == PressureRung::kEvictCached) metrics_->Add(Metric::kKvEvictions, {"no_pages"}, count);
 }
 
 void MetricsObserver::OnWorkerLost(Role role, const absl::Status& status) {
