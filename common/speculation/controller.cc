@@ -16,7 +16,7 @@ constexpr double kLargestBalance = 30.0;
 // pay, which is only so for long when they do.
 constexpr double kLargestDebt = 3.0;
 // A draft may cost this many plain steps more than the balance if nothing is kept.
-constexpr double kOverdraft = 0.75;
+constexpr double kOverdraft = 0.9;
 
 constexpr int32_t kFirstProbeInterval = 8;
 constexpr int32_t kLastProbeInterval = 128;
@@ -64,8 +64,10 @@ DraftPlanner::Prospect DraftPlanner::ProspectOf(const DraftRequest& request,
   if (bounded && request.state->balance < -kLargestDebt * plain_step) return prospect;
   const auto affordable = [&](DraftSource source, int32_t length) {
     if (!bounded) return true;
-    const double loss = costs_.Verify(num_sequences + length) - plain_step +
-                        (source == DraftSource::kDraft ? costs_.Propose(num_sequences, length) : 0);
+    // Everyone waits for its rows; the draft's step is one that all share.
+    const double loss =
+        num_sequences * (costs_.Verify(num_sequences + length) - plain_step) +
+        (source == DraftSource::kDraft ? costs_.Propose(num_sequences, length) : 0.0);
     return loss <= std::max(0.0, request.state->balance) + kOverdraft * plain_step;
   };
   const auto survival = [&](DraftSource source) {
@@ -187,7 +189,7 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
     request.state->acceptance.SetPriors(acceptance_);
     if (costs_.knows_verify() && !request.state->has_account) {
       request.state->has_account = true;
-      request.state->balance = kStartingBalance * costs_.Verify(num_sequences);
+      request.state->balance += kStartingBalance * costs_.Verify(num_sequences);
     }
     const bool plain = calibrating && IsAutomatic(request);
     prospects.push_back(plain ? Prospect{.request = &request, .draft = {}, .lookup = {}}
@@ -231,22 +233,14 @@ void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
   const int32_t num_sequences = static_cast<int32_t>(outcomes.size());
   int32_t num_draft_rows = 0;
   int32_t num_planned = 0;
-  int32_t num_drafting = 0;
-  int32_t longest = 0;
   for (const Outcome& outcome : outcomes) {
     num_draft_rows += outcome.num_draft_tokens;
     num_planned += outcome.plan.num_draft_tokens;
-    if (outcome.plan.source != DraftSource::kDraft) continue;
-    ++num_drafting;
-    // What it stopped short of cost one token that was thrown away.
-    longest =
-        std::max(longest, std::min(outcome.plan.num_draft_tokens, outcome.num_draft_tokens + 1));
   }
   steps_since_plain_ = num_planned == 0 ? 0 : steps_since_plain_ + 1;
   if (!costs_.knows_verify()) return;
   const double plain_step = costs_.Verify(num_sequences);
-  const double excess = std::max(0.0, costs_.Verify(num_sequences + num_draft_rows) +
-                                          costs_.Propose(num_drafting, longest) - plain_step);
+  const double excess = std::max(0.0, costs_.Verify(num_sequences + num_draft_rows) - plain_step);
   for (const Outcome& outcome : outcomes) {
     SequenceDraftState& state = *outcome.state;
     state.balance += kIncome * plain_step;
@@ -267,6 +261,16 @@ void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
       --state.steps_until_probe;
     }
     state.balance = std::min(state.balance, kLargestBalance * plain_step);
+  }
+}
+
+void DraftPlanner::RecordDraftTime(absl::Span<const DraftWork> work, int32_t num_sequences,
+                                   double seconds) {
+  int32_t num_tokens = 0;
+  for (const DraftWork& one : work) num_tokens += one.num_tokens;
+  for (const DraftWork& one : work) {
+    const double share = 1.0 * one.num_tokens / num_tokens;
+    one.state->balance -= std::max(1, num_sequences) * seconds * share;
   }
 }
 

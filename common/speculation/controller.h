@@ -108,6 +108,15 @@ class DraftPlanner {
   };
   void Record(absl::Span<const Outcome> outcomes);
 
+  // Who a propose step worked for: the tokens run and drafted for a sequence.
+  struct DraftWork {
+    SequenceDraftState* state = nullptr;
+    int32_t num_tokens = 0;
+  };
+  // The step waited `seconds` for the draft, catching up included: time lost to each of its
+  // `num_sequences` decoding sequences, which those that the draft worked for pay.
+  void RecordDraftTime(absl::Span<const DraftWork> work, int32_t num_sequences, double seconds);
+
   // Whether filling the draft's cache with `num_tokens` will pay over the
   // `remaining_tokens` that the sequence may still produce.
   bool WorthCatchingUp(const SequenceDraftState& state, int32_t num_tokens,

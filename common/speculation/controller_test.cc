@@ -46,6 +46,7 @@ Simulated Simulate(const Workers& workers, std::function<double(int32_t)> accept
     for (int32_t i = 0; i < num_sequences; ++i) requests[i].state = &states[i];
     const std::vector<DraftPlan> plans = planner->Plan(requests, 0);
     std::vector<DraftPlanner::Outcome> outcomes;
+    std::vector<DraftPlanner::DraftWork> work;
     int32_t rows = 0;
     int32_t longest = 0;
     int32_t drafting = 0;
@@ -54,6 +55,7 @@ Simulated Simulate(const Workers& workers, std::function<double(int32_t)> accept
       int32_t accepted = 0;
       while (accepted < length && uniform(random) < acceptance(committed[i])) ++accepted;
       outcomes.push_back({&states[i], plans[i], length, accepted});
+      if (length > 0) work.push_back({&states[i], length});
       rows += 1 + length;
       longest = std::max(longest, length);
       drafting += length > 0 ? 1 : 0;
@@ -68,6 +70,7 @@ Simulated Simulate(const Workers& workers, std::function<double(int32_t)> accept
     planner->costs().ObserveVerify(rows, verify);
     if (longest > 0) planner->costs().ObservePropose(drafting, longest, propose);
     planner->Record(outcomes);
+    planner->RecordDraftTime(work, num_sequences, propose);
   }
   const double total = static_cast<double>(std::accumulate(committed.begin(), committed.end(), 0));
   run.plain_seconds = total / num_sequences * workers.Verify(num_sequences);

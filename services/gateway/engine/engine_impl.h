@@ -111,6 +111,8 @@ class Engine::Impl {
   int32_t MaxDraftTokens(const Sequence& sequence) const;
 
   // schedule_draft.cc
+  bool HasPreempted() const;
+  int32_t PagesNotForDraft(const Sequence& sequence) const;
   std::string_view WhyNoDraft(Sequence* sequence);
   bool IsWorthFilling(const Sequence& sequence) const;
   void ScheduleProposals(Round* round);
@@ -122,6 +124,7 @@ class Engine::Impl {
   void Start(Sequence* sequence);
   void SendPropose(Round* round);
   void AwaitPropose(Round* round);
+  void ChargeForDraft(const Round& round, const ProposeStepResult& result, double seconds);
   void ObservePropose(const Round& round, const ProposeStepResult& result,
                       absl::Duration round_trip);
   void TakeProposals(const ProposeStepResult& result, Round* round);

@@ -21,9 +21,10 @@ void Engine::Impl::SendPropose(Round* round) {
 }
 
 void Engine::Impl::AwaitPropose(Round* round) {
+  const absl::Duration asked = clock_->Now();
   const absl::StatusOr<ProposeStepResult> result =
       draft_link_->Await(std::min(options_.step_timeout, kMaxDraftTimeout));
-  const absl::Duration round_trip = clock_->Now() - round->propose_sent;
+  const absl::Duration now = clock_->Now();
   if (!result.ok() || result->results.size() != round->propose.sequences.size()) {
     LoseDraft(result.ok() ? absl::InternalError(absl::StrCat(
                                 result->results.size(), " results for ",
@@ -36,7 +37,23 @@ void Engine::Impl::AwaitPropose(Round* round) {
   }
   draft_.backoff = absl::ZeroDuration();
   TakeProposals(*result, round);
-  ObservePropose(*round, *result, round_trip);
+  ObservePropose(*round, *result, now - round->propose_sent);
+  ChargeForDraft(*round, *result, absl::ToDoubleSeconds(now - asked));
+}
+
+void Engine::Impl::ChargeForDraft(const Round& round, const ProposeStepResult& result,
+                                  double seconds) {
+  std::vector<DraftPlanner::DraftWork> work;
+  for (size_t i = 0; i < round.propose.sequences.size(); ++i) {
+    const SequenceStep& step = round.propose.sequences[i];
+    if (step.num_draft_tokens == 0) continue;
+    const size_t num_made = result.results[i].draft_token_ids.size();
+    work.push_back({.state = &round.proposing[i]->draft_state,
+                    .num_tokens = static_cast<int32_t>(step.token_ids.size() + num_made)});
+  }
+  const auto num_decoding = std::count_if(round.entries.begin(), round.entries.end(),
+                                          [](const Entry& entry) { return entry.is_planned; });
+  planner_.RecordDraftTime(work, static_cast<int32_t>(num_decoding), seconds);
 }
 
 void Engine::Impl::ObservePropose(const Round& round, const ProposeStepResult& result,

@@ -168,6 +168,7 @@ bool Engine::Impl::DropYoungestDraftPages() {
   for (auto i = running_.rbegin(); i != running_.rend(); ++i) {
     if ((*i)->role(Role::kDraft).pages.empty()) continue;
     DropKv(Role::kDraft, i->get());
+    (*i)->lost_draft_pages = true;
     observer_->OnPressure(PressureRung::kDropDraftPages, 1);
     return true;
   }

@@ -19,9 +19,24 @@ bool MayTryDraft(const Sequence& sequence) {
 
 }  // namespace
 
+// Whether somebody who had to go for want of pages still waits for its turn.
+bool Engine::Impl::HasPreempted() const {
+  return std::any_of(waiting_.begin(), waiting_.end(),
+                     [](const auto& sequence) { return sequence->is_started; });
+}
+
+// Pages that the draft leaves alone: one for each sequence to go on with, and half of all
+// before it fills a cache again that it had to give up, which would only go to and fro.
+int32_t Engine::Impl::PagesNotForDraft(const Sequence& sequence) const {
+  const bool is_refill = sequence.lost_draft_pages && sequence.role(Role::kDraft).pages.empty();
+  return std::max(num_running(), is_refill ? pages_.num_pages() / 2 : 0);
+}
+
 std::string_view Engine::Impl::WhyNoDraft(Sequence* sequence) {
   if (!draft_.facts) return bypass::kDraftDown;
   if (!MayTryDraft(*sequence)) return bypass::kDraftFailed;
+  // Pages bring more tokens by letting it run, and what is kept spares it a second prefill.
+  if (HasPreempted()) return bypass::kNoPages;
   const RoleState& state = sequence->role(Role::kDraft);
   if (state.pages.empty() && state.kv_length == 0) AttachCached(Role::kDraft, sequence);
   const int32_t length = sequence->length();
@@ -32,7 +47,7 @@ std::string_view Engine::Impl::WhyNoDraft(Sequence* sequence) {
     return IsWorthFilling(*sequence) ? bypass::kCatchingUp : bypass::kNotWorthIt;
   }
   if (sequence->needs_draft_probs() && !pages_.TakeSlot(sequence)) return bypass::kNoSlot;
-  if (!pages_.Grow(Role::kDraft, length, /*keep_free=*/num_running(), sequence)) {
+  if (!pages_.Grow(Role::kDraft, length, PagesNotForDraft(*sequence), sequence)) {
     return bypass::kNoPages;
   }
   return {};
@@ -51,7 +66,7 @@ bool Engine::Impl::AddToPropose(Sequence* sequence, int32_t num_tokens, const Dr
   const int32_t start = std::min(state.kv_length, sequence->length() - 1);
   // The last draft token is not run.
   const int32_t end = start + num_tokens + std::max(0, plan.num_draft_tokens - 1);
-  if (!pages_.Grow(Role::kDraft, end, /*keep_free=*/num_running(), sequence)) return false;
+  if (!pages_.Grow(Role::kDraft, end, PagesNotForDraft(*sequence), sequence)) return false;
   SequenceStep step{.sequence = sequence->id, .start_position = start};
   const auto first = sequence->tokens.begin() + start;
   step.token_ids.assign(first, first + num_tokens);
@@ -98,7 +113,7 @@ int32_t Engine::Impl::CatchUpBudget(const Round& round) const {
 
 // The draft reads prompts while the target does, and what was made without it.
 void Engine::Impl::ScheduleCatchUp(const std::vector<Sequence*>& active, Round* round) {
-  if (!draft_.facts) return;
+  if (!draft_.facts || HasPreempted()) return;
   int32_t budget = std::min(CatchUpBudget(*round), draft_.facts->max_step_tokens);
   for (const SequenceStep& step : round->propose.sequences) {
     budget -= static_cast<int32_t>(step.token_ids.size()) + step.num_draft_tokens;

@@ -88,6 +88,7 @@ struct Sequence {
   PromptLookup lookup;
   SequenceDraftState draft_state;
   int32_t draft_probs_slot = -1;
+  bool lost_draft_pages = false;  // others needed them, ever
 
   // Failures since the last committed token.
   int32_t num_target_losses = 0;
