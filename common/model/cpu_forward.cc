@@ -8,13 +8,6 @@
 #include "common/kernels/cpu/elementwise.h"
 
 namespace tandem {
-namespace {
-
-// The logit of an id that a trimmed draft does not know: a number, for infinity would be
-// taken for damage, of which nothing is left beside any other.
-constexpr float kNeverWritten = -1e30f;
-
-}  // namespace
 
 CpuForward::CpuForward(const ModelConfig& config, const LlamaWeights& weights,
                        const ExecutorLimits& limits, cpu::ThreadPool& pool)
@@ -48,8 +41,7 @@ CpuForward::CpuForward(const ModelConfig& config, const LlamaWeights& weights,
   if (config.kept_ids.empty()) return;
   const int32_t num_rows = config.num_embedding_rows();
   kept_logits_ = Buffer(limits.max_logits_rows, num_rows);
-  row_of_id_.assign(static_cast<size_t>(config.vocab_size), num_rows - 1);
-  for (int32_t row = 0; row < num_rows - 1; ++row) row_of_id_[config.kept_ids[row]] = row;
+  row_of_id_ = RowOfId(config);
 }
 
 std::vector<float> CpuForward::Buffer(int64_t rows, int64_t cols) {
@@ -248,7 +240,7 @@ void CpuForward::Head() {
   pool_.Run(static_cast<int32_t>(num_logits), [&](int32_t row, int32_t) {
     const float* kept = kept_logits_.data() + int64_t{row} * config_.num_embedding_rows();
     const absl::Span<float> logits = Logits(row);
-    std::fill(logits.begin(), logits.end(), kNeverWritten);
+    std::fill(logits.begin(), logits.end(), kNeverWrittenLogit);
     for (size_t i = 0; i < config_.kept_ids.size(); ++i) logits[config_.kept_ids[i]] = kept[i];
   });
 }

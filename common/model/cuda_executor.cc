@@ -133,11 +133,6 @@ absl::StatusOr<std::unique_ptr<Executor>> CreateCudaExecutor(const GgufFile& fil
                                                              const CudaExecutorOptions& options) {
   RETURN_IF_ERROR(CheckOptions(options));
   ASSIGN_OR_RETURN(ModelConfig config, ModelConfigFromGguf(file));
-  if (!config.kept_ids.empty()) {
-    return absl::UnimplementedError(
-        absl::StrCat(file.path(), ": a trimmed draft (", config.kept_ids.size(),
-                     " of its ids), which runs on the CPU only; export it with all ids for a GPU"));
-  }
   RETURN_IF_ERROR(UseDevice(options.device));
   const auto num_threads = static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
   ASSIGN_OR_RETURN(CudaWeights weights, LoadCudaWeights(file, config,

@@ -145,6 +145,38 @@ TEST_F(CudaExecutorTest, GreatestIsTheLogitsOwn) {
   }
 }
 
+// A trimmed draft and the model of its rows: the same logits at the ids it kept.
+TEST_F(CudaExecutorTest, ATrimmedDraftWritesTheIdsItKept) {
+  TANDEM_NEEDS_DEVICE();
+  TestModelOptions options = ModelOf({4, 2, 64, true}, DType::kQ4_0);
+  const auto plain = OpenTestModel(options);
+  std::vector<int32_t> kept_ids(332);
+  for (int32_t row = 0; row < 332; ++row) kept_ids[row] = 999 - 3 * row;
+  options.more_metadata = [&](GgufWriter& writer) {
+    writer.AddUint32("llama.vocab_size", 1000);
+    writer.AddInts("tandem.draft.kept_ids", kept_ids);
+  };
+  const auto trimmed = OpenTestModel(options);
+  ExecutorDriver driver = Drive(*trimmed, KvType::kF16);
+  ExecutorDriver expected_driver = Drive(*plain, KvType::kF16);
+  // 998 was left out: the last row.
+  const std::vector<int32_t> tokens = {999, 998, 3 + 999 - 300, 6};
+  const std::vector<int32_t> rows_of_tokens = {0, 332, 99, 331};
+  const LogitsRows rows =
+      driver.Step({{.sequence = 0, .start_position = 0, .token_ids = tokens, .num_logits = 4}});
+  const LogitsRows expected = expected_driver.Step(
+      {{.sequence = 0, .start_position = 0, .token_ids = rows_of_tokens, .num_logits = 4}});
+  for (int32_t i = 0; i < 4; ++i) {
+    ASSERT_EQ(rows[i].size(), 1000u);
+    for (int32_t row = 0; row < 332; ++row) {
+      ASSERT_EQ(rows[i][kept_ids[row]], expected[i][row]) << i << " " << row;
+    }
+    EXPECT_EQ(rows[i][998], kNeverWrittenLogit);
+    const auto best = std::max_element(rows[i].begin(), rows[i].end()) - rows[i].begin();
+    EXPECT_EQ(driver.executor().Greatest(i).token_id, best);
+  }
+}
+
 TEST_F(CudaExecutorTest, EveryByteIsInTheLedger) {
   TANDEM_NEEDS_DEVICE();
   const auto file = OpenTestModel(ModelOf({4, 2, 64, true}, DType::kQ4_0));

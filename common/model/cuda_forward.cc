@@ -70,6 +70,7 @@ absl::Status CudaForward::Allocate(DeviceLedger* ledger) {
   RETURN_IF_ERROR(pin(logits * 4));
   host_logits_ = static_cast<float*>(pinned);
   has_logits_.resize(static_cast<size_t>(limits_.max_logits_rows));
+  row_of_id_ = RowOfId(config_);
   return absl::OkStatus();
 }
 
@@ -108,7 +109,8 @@ CudaStepShape CudaForward::Stage(absl::Span<const StepSequence> sequences) {
     const int32_t end = sequence.start_position + num_tokens;
     for (int32_t i = 0; i < num_tokens; ++i) {
       const int32_t row = counts.num_rows + i;
-      at(device_.token_ids)[row] = sequence.token_ids[i];
+      const int32_t id = sequence.token_ids[i];
+      at(device_.token_ids)[row] = row_of_id_.empty() ? id : row_of_id_[id];
       at(device_.positions)[row] = sequence.start_position + i;
       if (i >= num_tokens - sequence.num_logits) {
         shape.gathers_logits |= counts.num_logits_rows != row;
@@ -184,23 +186,32 @@ absl::Status CudaForward::WaitForDevice() {
 
 absl::StatusOr<absl::Span<float>> CudaForward::Logits(int32_t row) {
   float* host = host_logits_ + int64_t{row} * config_.vocab_size;
-  const auto vocab_size = static_cast<size_t>(config_.vocab_size);
   if (!has_logits_[row]) {
-    RETURN_IF_ERROR(
-        CudaStatus(cudaMemcpyAsync(host, device_.logits + int64_t{row} * config_.vocab_size,
-                                   vocab_size * 4, cudaMemcpyDeviceToHost, stream_),
-                   "fetching logits"));
+    const int64_t num_rows = config_.num_embedding_rows();
+    RETURN_IF_ERROR(CudaStatus(
+        cudaMemcpyAsync(host, device_.logits + row * num_rows, static_cast<size_t>(num_rows) * 4,
+                        cudaMemcpyDeviceToHost, stream_),
+        "fetching logits"));
     RETURN_IF_ERROR(WaitForDevice());
+    if (!row_of_id_.empty()) ExpandTrimmed(host);
     has_logits_[row] = true;
   }
-  return absl::MakeSpan(host, vocab_size);
+  return absl::MakeSpan(host, static_cast<size_t>(config_.vocab_size));
+}
+
+// From the rows of the head to all ids, in place.
+void CudaForward::ExpandTrimmed(float* logits) const {
+  const std::vector<float> kept(logits, logits + config_.kept_ids.size());
+  std::fill(logits, logits + config_.vocab_size, kNeverWrittenLogit);
+  for (size_t i = 0; i < kept.size(); ++i) logits[config_.kept_ids[i]] = kept[i];
 }
 
 GreatestLogit CudaForward::Greatest(int32_t row) const {
   const uint64_t rank = host_greatest_[row];
   const auto ordered = static_cast<uint32_t>(rank >> 32);
   const uint32_t bits = (ordered & 0x80000000u) ? ordered & 0x7fffffffu : ~ordered;
-  return {.token_id = static_cast<int32_t>(~static_cast<uint32_t>(rank)),
+  const auto best = static_cast<int32_t>(~static_cast<uint32_t>(rank));
+  return {.token_id = row_of_id_.empty() ? best : config_.kept_ids[best],
           .value = std::bit_cast<float>(bits)};
 }
 

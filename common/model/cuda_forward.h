@@ -48,7 +48,7 @@ struct CudaStepBuffers {
   float* last_square_sums = nullptr;
   float* partial = nullptr;
   int32_t* arrivals = nullptr;
-  float* logits = nullptr;       // [max_logits_rows][vocab]
+  float* logits = nullptr;       // [max_logits_rows][rows of the head]
   uint64_t* greatest = nullptr;  // [max_logits_rows]
 };
 
@@ -109,6 +109,12 @@ class CudaForward {
   cuda::RmsScale RmsOf(const float* square_sums) const;
   void DropGraphs();
   absl::Status WaitForDevice();
+  void ExpandTrimmed(float* logits) const;
+  // Rows of the head that are of an id: not the one that stands for those left out.
+  int32_t num_drafted_ids() const {
+    return config_.kept_ids.empty() ? config_.vocab_size
+                                    : static_cast<int32_t>(config_.kept_ids.size());
+  }
 
   const ModelConfig& config_;
   const CudaWeights& weights_;
@@ -130,6 +136,7 @@ class CudaForward {
   uint64_t* host_greatest_ = nullptr;  // pinned
   float* host_logits_ = nullptr;       // pinned [max_logits_rows][vocab]
   std::vector<bool> has_logits_;       // rows that were copied
+  std::vector<int32_t> row_of_id_;     // trimmed: [vocab], the embedding's row of each id
   int32_t num_logits_rows_ = 0;
   std::map<decltype(CudaStepShape().key()), cudaGraphExec_t> graphs_;
 

@@ -175,13 +175,14 @@ cudaError_t CudaForward::RecordHead(const CudaStepShape& shape) {
                 .num_rows = num_rows},
       .end = MatmulEnd::kFloat,
       .float_output = {.values = device_.logits,
-                       .stride = config_.vocab_size,
-                       .num_outputs = config_.vocab_size}};
+                       .stride = config_.num_embedding_rows(),
+                       .num_outputs = config_.num_embedding_rows()}};
   if (const cudaError_t error = Matmul(head, shape.max_logits_rows); error != cudaSuccess) {
     return error;
   }
   return cuda::LaunchGreatest({.logits = device_.logits,
-                               .vocab_size = config_.vocab_size,
+                               .stride = config_.num_embedding_rows(),
+                               .num_ids = num_drafted_ids(),
                                .num_rows = num_rows,
                                .greatest = device_.greatest},
                               shape.max_logits_rows, options);

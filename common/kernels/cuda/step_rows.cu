@@ -96,9 +96,9 @@ __global__ void GreatestKernel(GreatestCall call) {
   WaitForPreviousKernel();
   const int64_t row = blockIdx.y;
   if (row >= *call.num_rows) return;
-  const float* logits = call.logits + row * call.vocab_size;
+  const float* logits = call.logits + row * call.stride;
   uint64_t best = 0;
-  for (int id = blockIdx.x * blockDim.x + threadIdx.x; id < call.vocab_size;
+  for (int id = blockIdx.x * blockDim.x + threadIdx.x; id < call.num_ids;
        id += gridDim.x * blockDim.x) {
     // -0 and 0 are equal.
     const uint64_t rank = Rank(logits[id] + 0.0f, id);

@@ -42,8 +42,9 @@ cudaError_t LaunchGather(const GatherCall& call, int32_t max_rows, const LaunchO
 // The id of the greatest logit of each row, the smallest of equals: the low 32 bits of
 // greatest[row] are its complement. A row that has a NaN gives some id.
 struct GreatestCall {
-  const float* logits = nullptr;  // [rows][vocab_size]
-  int32_t vocab_size = 0;
+  const float* logits = nullptr;  // [rows][stride]
+  int64_t stride = 0;
+  int32_t num_ids = 0;  // the first of each row that count
   const int32_t* num_rows = nullptr;
   uint64_t* greatest = nullptr;  // [rows], cleared before
 };
