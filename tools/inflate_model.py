@@ -23,6 +23,9 @@ heads and FFN columns that nobody reads), since a GPU draws less power on zeros 
 faster than on real weights; --padding zero makes all of it zero. Ids beyond the model's
 vocabulary are marked unused and have logit 0: they must be masked when sampling.
 
+A trimmed draft gets a row for every id again, ids it left out the one that stood for them all:
+the large shape's head has its full cost. It may then propose such an id, which is refused.
+
 Needs the packages gguf and numpy; memory for one matrix.
 """
 
@@ -38,6 +41,7 @@ import numpy as np
 QTYPES = {name: gguf.GGMLQuantizationType[name]
           for name in ("Q4_0", "Q4_1", "Q8_0", "F16", "BF16", "F32")}
 UNUSED_TOKEN = 5
+KEPT_IDS = "tandem.draft.kept_ids"
 NOISE_SCALE = 0.004  # of a block's codes; 16-bit noise has the same spread
 
 
@@ -73,11 +77,17 @@ class Source:
         heads = self.value("llama.attention.head_count")
         hidden = self.value("llama.embedding_length")
         head_dim = self.value("llama.attention.key_length", hidden // heads)
+        kept = self.value(KEPT_IDS)
+        num_rows = int(self.tensors["token_embd.weight"].shape[1])
+        self.row_of_id = None
+        if kept is not None:
+            self.row_of_id = np.full(self.value("llama.vocab_size"), num_rows - 1)
+            self.row_of_id[kept] = np.arange(len(kept))
         self.shape = Shape(
             hidden=hidden, layers=self.value("llama.block_count"), heads=heads,
             kv_heads=self.value("llama.attention.head_count_kv", heads), head_dim=head_dim,
             ffn=self.value("llama.feed_forward_length"),
-            vocab=int(self.tensors["token_embd.weight"].shape[1]),
+            vocab=num_rows if kept is None else len(self.row_of_id),
             tied="output.weight" not in self.tensors)
         if self.value("llama.rope.dimension_count", head_dim) != head_dim:
             raise ValueError(f"{path}: heads of {head_dim} are rotated in part only")
@@ -86,16 +96,21 @@ class Source:
         field = self.reader.get_field(key)
         return default if field is None else field.contents()
 
+    def data(self, name):
+        data = self.tensors[name].data
+        return data[self.row_of_id] if name == "token_embd.weight" and \
+            self.row_of_id is not None else data
+
     def floats(self, name):
-        tensor = self.tensors[name]
-        return gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        kind = self.tensors[name].tensor_type
+        return gguf.quants.dequantize(self.data(name), kind).astype(np.float32)
 
     def rows(self, name, qtype, scale=1.0):
         """The matrix as bytes of `qtype` [rows, bytes], its values times `scale`."""
         tensor = self.tensors[name]
         if tensor.tensor_type != qtype:
             return as_bytes(gguf.quants.quantize(self.floats(name) * np.float32(scale), qtype))
-        data = as_bytes(tensor.data)
+        data = as_bytes(self.data(name))
         if scale == 1.0:
             return data
         if qtype in (QTYPES["F16"], QTYPES["BF16"], QTYPES["F32"]):
@@ -322,7 +337,7 @@ def replaced_keys(source, to, context):
 
 def write_metadata(writer, source, to, context):
     replaced = replaced_keys(source, to, context)
-    dropped = {"general.architecture", "general.file_type", "general.size_label"}
+    dropped = {"general.architecture", "general.file_type", "general.size_label", KEPT_IDS}
     for field in source.reader.fields.values():
         if field.name.startswith("GGUF.") or field.name in dropped or field.name in replaced:
             continue

@@ -37,6 +37,13 @@ class InflatedModelTest : public ::testing::Test {
     return *std::move(file);
   }
 
+  static LogitsRows LogitsOf(const GgufFile& file, const std::vector<int32_t>& ids) {
+    ExecutorDriver driver(MakeTestExecutor(file, KvType::kF16, /*num_threads=*/2,
+                                           /*max_positions=*/64, WeightPrecision::kFloat),
+                          1);
+    return driver.RunInSteps(0, ids, {static_cast<int32_t>(ids.size())});
+  }
+
   // Largest difference of the logits of `ids`, both models unpacked to floats, and the
   // largest logit; those of ids that only the large one has must be 0.
   struct Difference {
@@ -45,14 +52,8 @@ class InflatedModelTest : public ::testing::Test {
   };
   Difference Compare(const GgufFile& small, const GgufFile& large,
                      const std::vector<int32_t>& ids) {
-    const auto run = [&ids](const GgufFile& file) {
-      ExecutorDriver driver(MakeTestExecutor(file, KvType::kF16, /*num_threads=*/2,
-                                             /*max_positions=*/64, WeightPrecision::kFloat),
-                            1);
-      return driver.RunInSteps(0, ids, {static_cast<int32_t>(ids.size())});
-    };
-    const LogitsRows expected = run(small);
-    const LogitsRows actual = run(large);
+    const LogitsRows expected = LogitsOf(small, ids);
+    const LogitsRows actual = LogitsOf(large, ids);
     Difference difference;
     for (size_t row = 0; row < expected.size(); ++row) {
       for (size_t id = 0; id < actual[row].size(); ++id) {
@@ -114,6 +115,30 @@ TEST_F(InflatedModelTest, QuantizedWeightsKeepTheirCodes) {
     EXPECT_EQ(large->FindTensor("blk.3.ffn_up.weight")->dtype, type);
     const Difference difference = Compare(*small, *large, RandomTokens(40, 77, 5));
     EXPECT_LT(difference.largest, 5e-3 * difference.largest_logit) << name;
+  }
+}
+
+// Every id has its row again; one that was left out that of them all.
+TEST_F(InflatedModelTest, TrimmedDraftsGetAllTheirIds) {
+  std::vector<int32_t> kept_ids(76);
+  for (int32_t row = 0; row < 76; ++row) kept_ids[row] = 79 - row;
+  TestModelOptions options = {.vocab_size = 77, .num_heads = 6, .num_kv_heads = 3, .head_dim = 32};
+  options.more_metadata = [&](GgufWriter& writer) {
+    writer.AddUint32("llama.vocab_size", 80);
+    writer.AddInts("tandem.draft.kept_ids", kept_ids);
+  };
+  const TemporaryFile model(TemporaryPath(), TestModelBytes(options));
+  const auto small = GgufFile::Open(model.path()).value();
+  const auto large =
+      Inflate(model.path(),
+              std::string(kLargeShape) + "--layers-type f32 --embedding-type f32 --head-type f32");
+  EXPECT_EQ(large->FindValue("tandem.draft.kept_ids"), nullptr);
+  const std::vector<int32_t> tokens = {79, 4, 0, 30, 3, 60};  // 0 to 3 were left out
+  const LogitsRows rows = LogitsOf(*large, tokens);
+  const LogitsRows expected = LogitsOf(*small, tokens);
+  for (size_t row = 0; row < tokens.size(); ++row) {
+    for (const int32_t id : kept_ids) EXPECT_NEAR(rows[row][id], expected[row][id], 1e-3);
+    EXPECT_EQ(rows[row][0], rows[row][3]);
   }
 }
 

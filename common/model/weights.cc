@@ -175,8 +175,7 @@ absl::StatusOr<std::vector<TensorPlan>> PlanWeights(const GgufFile& file,
     if (slot.matrix != nullptr) {
       plan.packed = cpu::PackedFormatOf(SourceOf(tensor->dtype));
       plan.lossless = tensor->dtype != DType::kNF4 && tensor->dtype != DType::kQ4_K &&
-                      tensor->dtype != DType::kQ5_K &&
-                      tensor->dtype != DType::kQ6_K;
+                      tensor->dtype != DType::kQ5_K && tensor->dtype != DType::kQ6_K;
       plan.packed_bytes =
           static_cast<int64_t>(cpu::PackedBytes(plan.packed, slot.num_rows, slot.num_cols));
     } else {
