@@ -273,15 +273,6 @@ absl::Status CheckArchitecture(const GgufFile& file) {
 
 }  // namespace
 
-std::vector<int32_t> RowOfId(const ModelConfig& config) {
-  std::vector<int32_t> rows;
-  if (config.kept_ids.empty()) return rows;
-  rows.assign(static_cast<size_t>(config.vocab_size), config.num_embedding_rows() - 1);
-  int32_t row = 0;
-  for (const int32_t id : config.kept_ids) rows[id] = row++;
-  return rows;
-}
-
 absl::StatusOr<ModelConfig> ModelConfigFromGguf(const GgufFile& file) {
   RETURN_IF_ERROR(CheckArchitecture(file));
   ModelConfig config;

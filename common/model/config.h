@@ -37,13 +37,6 @@ struct ModelConfig {
   }
 };
 
-// The logit of an id that a trimmed draft does not know: a number, for infinity would be
-// taken for damage, of which nothing is left beside any other.
-inline constexpr float kNeverWrittenLogit = -1e30f;
-
-// The row of a trimmed draft's embedding for each id [vocab_size]; empty for other models.
-std::vector<int32_t> RowOfId(const ModelConfig& config);
-
 // Reads and checks the metadata of a `llama` GGUF. INVALID_ARGUMENT names the key and
 // the value that does not fit (zero heads, heads not a multiple of KV heads, odd RoPE
 // dimension, another architecture, ...).

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/kernels/cpu/elementwise.h"
+#include "common/model/trimmed_head.h"
 
 namespace tandem {
 

@@ -7,6 +7,7 @@
 #include "common/model/executor_driver.h"
 #include "common/model/reference_forward.h"
 #include "common/model/test_model.h"
+#include "common/model/trimmed_head.h"
 
 namespace tandem {
 namespace {

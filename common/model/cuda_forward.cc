@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/device/cuda_status.h"
+#include "common/model/trimmed_head.h"
 
 namespace tandem {
 namespace {
