@@ -27,7 +27,8 @@ namespace {
 
 namespace v1 = gateway::v1;
 
-constexpr int kNumClients = 8;
+constexpr int kNumClients = 16;
+constexpr int kFewPrompts = 32;
 constexpr int kOutputTokens = 256;
 
 std::string Environment(const char* name, const std::string& otherwise) {
@@ -61,7 +62,7 @@ v1::GenerateRequest RequestOf(int index) {
   }
   if (index % 2 == 1) {
     request.mutable_sampling()->set_temperature(0.8f);
-    request.mutable_sampling()->set_top_p(0.95f);
+    if (index % 4 == 1) request.mutable_sampling()->set_top_p(0.95f);
     request.mutable_sampling()->set_seed(1000 + index);
   }
   request.mutable_stopping()->set_max_tokens(kOutputTokens);
@@ -176,19 +177,20 @@ class DeviceServingTest : public testing::Test {
   }
 
   static void ExpectSame(const std::vector<Answer>& answers, const std::vector<Answer>& plain) {
+    ASSERT_LE(answers.size(), plain.size());
     int num_different = 0;
     int64_t num_drafted = 0;
     int64_t num_accepted = 0;
-    for (size_t i = 0; i < plain.size(); ++i) {
+    for (size_t i = 0; i < answers.size(); ++i) {
       EXPECT_EQ(plain[i].tokens.size(), size_t{kOutputTokens}) << i;
       num_different += answers[i].tokens == plain[i].tokens ? 0 : 1;
       num_drafted += answers[i].num_drafted;
       num_accepted += answers[i].num_accepted;
     }
-    EXPECT_EQ(num_different, 0) << "of " << plain.size();
-    std::printf("%zu answers of %d tokens: %d differ; %lld drafted, %lld accepted\n", plain.size(),
-                kOutputTokens, num_different, static_cast<long long>(num_drafted),
-                static_cast<long long>(num_accepted));
+    EXPECT_EQ(num_different, 0) << "of " << answers.size();
+    std::fprintf(stderr, "%zu answers of %d tokens: %d differ; %lld drafted, %lld accepted\n",
+                 answers.size(), kOutputTokens, num_different, static_cast<long long>(num_drafted),
+                 static_cast<long long>(num_accepted));
     EXPECT_GT(num_accepted, 0);
   }
 
@@ -206,8 +208,8 @@ class DeviceServingTest : public testing::Test {
 TEST_F(DeviceServingTest, SpeculationAndCompanyChangeNoToken) {
   const int num_prompts = NumPrompts();
   const std::vector<Answer> plain = AskAll(num_prompts, v1::MODE_OFF, 0);
-  ExpectSame(AskAll(num_prompts, v1::MODE_DRAFT, 4), plain);
   ExpectSame(AskAll(num_prompts, v1::MODE_AUTO, 0), plain);
+  ExpectSame(AskAll(std::min(num_prompts, kFewPrompts), v1::MODE_DRAFT, 4), plain);
   // Alone in their steps.
   const auto client = Connect();
   for (int index = 0; index < std::min(num_prompts, 8); ++index) {
@@ -218,7 +220,7 @@ TEST_F(DeviceServingTest, SpeculationAndCompanyChangeNoToken) {
 }
 
 TEST_F(DeviceServingTest, KilledWorkersLoseNoRequestAndNoToken) {
-  const int num_prompts = std::min(NumPrompts(), 32);
+  const int num_prompts = std::min(NumPrompts(), kFewPrompts);
   const std::vector<Answer> plain = AskAll(num_prompts, v1::MODE_OFF, 0);
   for (const std::string program : {"tandem-draft", "tandem-target"}) {
     const pid_t pid = Worker(program);
