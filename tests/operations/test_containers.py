@@ -68,6 +68,14 @@ def test_compose_runs_the_image_as_the_pods_do():
     assert int(tandem["stop_grace_period"].rstrip("s")) >= 40
 
 
+def test_compose_runs_models_on_the_gpu():
+    """`--device` is cpu unless told otherwise."""
+    tandem = yaml.safe_load((DOCKER / "compose.yml").read_text(encoding="utf-8"))["services"]["tandem"]
+    assert tandem["deploy"]["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"
+    assert "--device=${DEVICE:-cuda}" in tandem["command"]
+    assert "DEVICE=cpu" in (DOCKER / "compose.yml").read_text(encoding="utf-8")
+
+
 def test_compose_mounts_what_is_there():
     for name in ("compose.yml", "compose.cpu.yml"):
         text = (DOCKER / name).read_text(encoding="utf-8").replace("!reset null", "null")

@@ -172,6 +172,20 @@ def test_the_gpu_is_asked_for_once(rendered):
             assert (asked, claims) == (1, 0)
 
 
+def test_models_run_on_the_device_that_is_asked_for(rendered):
+    """`--device` is cpu unless told otherwise: a pod that has a GPU must be told."""
+    for overlay, objects in rendered.items():
+        _, pod = next(pods(objects))
+        for container in pod["containers"]:
+            resources = container["resources"]
+            has_gpu = "nvidia.com/gpu" in resources["limits"] or "claims" in resources
+            runs_models = container["name"] != "gateway"
+            assert has_gpu == (runs_models and overlay != "overlays/cpu")
+            device = ["--device=cuda" if has_gpu else "--device=cpu"] if runs_models else []
+            found = [flag for flag in container["args"] if flag.startswith("--device")]
+            assert found == device, (overlay, container["name"])
+
+
 def test_the_containers_of_the_dra_pod_share_what_they_must(rendered):
     for overlay in ("overlays/dra", "overlays/dra-full"):
         _, pod = next(pods(rendered[overlay]))
