@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -43,7 +45,9 @@ int RunPerplexity(const PerplexityCommand& options) {
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::FromGguf(**file);
   if (!tokenizer.ok()) return Fail(kExitModelFile, tokenizer.status());
   std::ifstream stream(options.file);
-  if (!stream) {
+  std::error_code error;
+  // Reading a folder throws.
+  if (!stream || std::filesystem::is_directory(options.file, error)) {
     return Fail(kExitUsage, absl::NotFoundError(absl::StrCat("cannot read ", options.file)));
   }
   const std::string text(std::istreambuf_iterator<char>(stream), {});

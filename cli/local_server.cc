@@ -1,8 +1,6 @@
 #include "cli/local_server.h"
 
-#include <filesystem>
 #include <future>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -20,8 +18,14 @@ absl::StatusOr<std::unique_ptr<LocalServer>> LocalServer::Start(ServeOptions opt
     return plan.status();
   }
   auto server = std::unique_ptr<LocalServer>(new LocalServer());
-  server->socket_dir_ = plan->resolved.socket_dir;
-  server->endpoint_ = absl::StrCat("unix:", server->socket_dir_, "/gateway.sock");
+  absl::StatusOr<SocketFolder> folder = SocketFolder::Make("");
+  if (!folder.ok()) {
+    *exit_code = SocketFolder::ExitCodeOf(folder.status());
+    return folder.status();
+  }
+  server->sockets_.emplace(*std::move(folder));
+  plan->resolved.socket_dir = server->sockets_->path();
+  server->endpoint_ = absl::StrCat("unix:", server->sockets_->path(), "/gateway.sock");
   options.listen = server->endpoint_;
   options.metrics_listen = "127.0.0.1:0";
 
@@ -52,8 +56,6 @@ absl::StatusOr<std::unique_ptr<LocalServer>> LocalServer::Start(ServeOptions opt
 LocalServer::~LocalServer() {
   if (supervisor_ != nullptr) supervisor_->RequestStop();
   if (thread_.joinable()) thread_.join();
-  std::error_code error;
-  if (!socket_dir_.empty()) std::filesystem::remove_all(socket_dir_, error);
 }
 
 }  // namespace tandem

@@ -3,11 +3,13 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
 #include "absl/status/statusor.h"
 #include "cli/serve_options.h"
+#include "cli/socket_folder.h"
 #include "cli/supervisor.h"
 
 namespace tandem {
@@ -26,7 +28,7 @@ class LocalServer {
   LocalServer() = default;
 
   std::string endpoint_;
-  std::string socket_dir_;
+  std::optional<SocketFolder> sockets_;
   std::unique_ptr<Supervisor> supervisor_;
   std::thread thread_;  // starts, watches and stops the processes
 };

@@ -13,6 +13,7 @@
 #include "cli/inspect.h"
 #include "cli/serve.h"
 #include "cli/tokenize.h"
+#include "cli/usage_error.h"
 
 namespace {
 
@@ -61,7 +62,9 @@ void AddDoctor(CLI::App& app, tandem::DoctorOptions& options, Run& run) {
   CLI::App* command = app.add_subcommand("doctor", "check this machine and a pair of models");
   command->add_option("--target", options.target, "GGUF of the large model");
   command->add_option("--draft", options.draft, "GGUF of the small model");
-  command->add_option("--port", options.port, "port the server would use")->capture_default_str();
+  command->add_option("--port", options.port, "port the server would use")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
   command->callback([&] { run = [&options] { return tandem::RunDoctor(options); }; });
 }
 
@@ -73,7 +76,9 @@ void AddHealth(CLI::App& app, tandem::HealthOptions& options, Run& run) {
   command->add_option("--tls-ca", options.security.tls.ca, "TLS: PEM of who signs the server");
   command->add_option("--tls-cert", options.security.tls.certificate, "TLS: PEM of our own chain");
   command->add_option("--tls-key", options.security.tls.key, "TLS: PEM of its key");
-  command->add_option("--timeout", options.timeout_s, "seconds")->capture_default_str();
+  command->add_option("--timeout", options.timeout_s, "seconds")
+      ->check(CLI::Range(0.01, 3600.0))
+      ->capture_default_str();
   command->callback([&] { run = [&options] { return tandem::RunHealth(options); }; });
 }
 
@@ -97,21 +102,8 @@ void AddEval(CLI::App& app, tandem::PerplexityCommand& options, Run& run) {
   command->add_option("--kv", options.kv_type, "KV cache")
       ->check(CLI::IsMember({"f16", "q8", "q4"}))
       ->capture_default_str();
-  command->add_option("--threads", options.threads, "0: all cores");
+  command->add_option("--threads", options.threads, "0: all cores")->check(CLI::Range(0, 256));
   command->callback([&] { run = [&options] { return tandem::RunPerplexity(options); }; });
-}
-
-// The command as far as it was understood: "tandem eval".
-std::string Command(const CLI::App& app) {
-  std::string command = app.get_name();
-  for (const CLI::App* parsed : app.get_subcommands()) command += " " + Command(*parsed);
-  return command;
-}
-
-// What is wrong with the command line.
-std::string What(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
-  const bool is_unknown = app.get_subcommands().empty() && argc > 1 && argv[1][0] != '-';
-  return is_unknown ? "there is no command '" + std::string(argv[1]) + "'" : error.what();
 }
 
 }  // namespace
@@ -144,8 +136,7 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    std::fprintf(stderr, "tandem: %s: see `%s --help`\n", What(app, error, argc, argv).c_str(),
-                 Command(app).c_str());
+    std::fprintf(stderr, "tandem: %s\n", tandem::UsageMessage(app, error, argc, argv).c_str());
     return tandem::kExitUsage;
   }
   return run();

@@ -37,7 +37,8 @@ void AddRequestOptions(CLI::App& command, RequestOptions& options) {
   command.add_option("--draft", options.serve.draft, "draft, when no server is running");
   command.add_option("--kv", options.serve.target_kv, "KV cache, when no server is running")
       ->check(CLI::IsMember({"f16", "q8", "q4"}));
-  command.add_option("--threads", options.serve.threads, "of each worker of an own server");
+  command.add_option("--threads", options.serve.threads, "of each worker of an own server")
+      ->check(CLI::Range(0, 256));
 }
 
 v1::GenerateRequest MakeRequest(const RequestOptions& options) {

@@ -4,16 +4,15 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <memory>
 #include <string>
-#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "cli/exit_codes.h"
 #include "cli/mps.h"
 #include "cli/progress_bar.h"
+#include "cli/socket_folder.h"
 #include "cli/start_plan.h"
 #include "cli/supervisor.h"
 
@@ -131,12 +130,11 @@ int RunServe(const ServeOptions& options) {
   absl::StatusOr<StartPlan> plan = MakeStartPlan(options);
   if (!plan.ok()) return Fail(ExitCodeOfPlan(plan.status()), plan.status());
   std::fprintf(stderr, "%s", plan->ToString().c_str());
-  const int exit_code = options.dry_run ? kExitOk : Serve(options, *plan, started_at);
-  if (options.socket_dir.empty()) {
-    std::error_code error;
-    std::filesystem::remove_all(plan->resolved.socket_dir, error);
-  }
-  return exit_code;
+  if (options.dry_run) return kExitOk;
+  const absl::StatusOr<SocketFolder> folder = SocketFolder::Make(options.socket_dir);
+  if (!folder.ok()) return Fail(SocketFolder::ExitCodeOf(folder.status()), folder.status());
+  plan->resolved.socket_dir = folder->path();
+  return Serve(options, *plan, started_at);
 }
 
 }  // namespace tandem

@@ -1,5 +1,6 @@
 #include "cli/serve_options.h"
 
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -72,11 +73,11 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
   command
       .add_option("--ctx", options.context_tokens,
                   "largest prompt plus output; 0: the model's, at most 8192")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, 1 << 24));
   command
       .add_option("--kv-tokens", options.kv_tokens,
                   "positions of target KV in the page pool; 0: four contexts")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, std::numeric_limits<int32_t>::max()));
   command.add_option("--threads", options.threads, "threads of each worker; 0: all cores")
       ->check(CLI::Range(0, 256));
   command.add_option("--max-running", options.max_running, "requests in a step at once")

@@ -1,11 +1,6 @@
 #include "cli/start_plan.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdlib>
 #include <memory>
 #include <thread>
 
@@ -60,21 +55,6 @@ absl::StatusOr<PlannedModel> PlanModel(const std::string& path, const ServeOptio
 KvType KvTypeOf(const std::string& name) {
   if (name == "f16") return KvType::kF16;
   return name == "q8" ? KvType::k8 : KvType::k4;
-}
-
-absl::StatusOr<std::string> MakeSocketDir(const ServeOptions& options) {
-  if (!options.socket_dir.empty()) {
-    if (mkdir(options.socket_dir.c_str(), 0700) != 0 && errno != EEXIST) {
-      return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", options.socket_dir));
-    }
-    return options.socket_dir;
-  }
-  const char* temporary = std::getenv("TMPDIR");
-  std::string path = absl::StrCat(temporary != nullptr ? temporary : "/tmp", "/tandem.XXXXXX");
-  if (mkdtemp(path.data()) == nullptr) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", path));
-  }
-  return path;
 }
 
 // The pool: as many target positions as asked for, draft positions for the same tokens.
@@ -219,9 +199,6 @@ absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options) {
     RETURN_IF_ERROR(PlanGpu(options, plan));
   }
   RETURN_IF_ERROR(CheckFit(plan));
-  if (!options.dry_run) {
-    ASSIGN_OR_RETURN(plan.resolved.socket_dir, MakeSocketDir(options));
-  }
   return plan;
 }
 

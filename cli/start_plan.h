@@ -35,7 +35,7 @@ struct StartPlan {
 // Reads both files' metadata. INVALID_ARGUMENT for a file or a pair that cannot be
 // served (vocabularies that differ: names the first token), RESOURCE_EXHAUSTED with the
 // nearest setting that fits when memory is short, FAILED_PRECONDITION without a GPU that is
-// asked for, OUT_OF_RANGE for options that do not fit the model. Creates the socket folder.
+// asked for, OUT_OF_RANGE for options that do not fit the model.
 absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options);
 ExitCode ExitCodeOfPlan(const absl::Status& status);
 

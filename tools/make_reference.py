@@ -14,12 +14,17 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "operations.md"
-PROGRAMS = [["tandem", "serve"], ["tandem", "health"], ["tandem-gateway"], ["tandem-target"],
-            ["tandem-draft"]]
+PROGRAMS = [["tandem", "serve"], ["tandem", "generate"], ["tandem", "chat"],
+            ["tandem", "bench", "serve"], ["tandem", "eval", "perplexity"], ["tandem", "inspect"],
+            ["tandem", "tokenize"], ["tandem", "doctor"], ["tandem", "health"],
+            ["tandem-gateway"], ["tandem-target"], ["tandem-draft"]]
+# These take what another takes, and more.
+MORE_THAN = {"tandem chat": "tandem generate", "tandem bench serve": "tandem generate"}
 # A flag as CLI11 prints it: its names, its type with choices or range and default, its text.
-HELP_LINE = re.compile(r"^  (-[^ {]+)(?:\{false\})?"
+# A positional has a name without dashes.
+HELP_LINE = re.compile(r"^  (-[^ {]+|\w+(?= TEXT))(?:\{false\})?"
                        r"((?: (?:TEXT|INT|UINT|FLOAT)(?:\S* in \[[^\]]*\]\S*|\S*))?"
-                       r"(?: REQUIRED)?)\s*(.*)$")
+                       r"(?: \.\.\.)?(?: REQUIRED)?)\s*(.*)$")
 
 
 def flags_of(folder, program):
@@ -30,7 +35,8 @@ def flags_of(folder, program):
     for line in text.splitlines():
         match = HELP_LINE.match(line)
         if match:
-            flags.append([match.group(1) + match.group(2), match.group(3).strip()])
+            value = re.sub(r"(INT|FLOAT):\1 in", r"\1 in", match.group(2))
+            flags.append([match.group(1) + value, match.group(3).strip()])
         elif flags and line.startswith(" " * 10) and line.strip():
             flags[-1][1] = (flags[-1][1] + " " + line.strip()).strip()
     return [flag for flag in flags if not flag[0].startswith("-h")]
@@ -42,9 +48,15 @@ def cell(text):
 
 def flags_table(folder):
     lines = []
+    seen = {}
     for program in PROGRAMS:
-        lines += [f"**`{' '.join(program)}`**", "", "| flag | what it does |", "|---|---|"]
-        lines += [f"| `{cell(flag)}` | {cell(what)} |" for flag, what in flags_of(folder, program)]
+        name = " ".join(program)
+        seen[name] = flags_of(folder, program)
+        base = MORE_THAN.get(name)
+        own = [flag for flag in seen[name] if base is None or flag not in seen[base]]
+        lines += [f"**`{name}`**" + (f": as `{base}`, without its prompt, and" if base else ""),
+                  "", "| flag | what it does |", "|---|---|"]
+        lines += [f"| `{cell(flag)}` | {cell(what)} |" for flag, what in own]
         lines.append("")
     return "\n".join(lines).rstrip()
 

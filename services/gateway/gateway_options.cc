@@ -35,7 +35,7 @@ absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* 
       ->capture_default_str();
   app.add_option("--max-queued-tokens", options.max_queued_tokens,
                  "prompt tokens, running and waiting; 0: 16 page pools full")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
       ->capture_default_str();
   app.add_option("--prefill-stretch", options.prefill_stretch,
                  "how many times longer prompts may make the steps of others")

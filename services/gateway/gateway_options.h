@@ -22,7 +22,7 @@ enum ExitCode : int {
 struct GatewayOptions {
   std::string listen = "127.0.0.1:50051";  // or "unix:/path"
   rpc::ServerSecurity security;
-  std::string metrics_listen = "127.0.0.1:9090";
+  std::string metrics_listen = "127.0.0.1:9464";
   std::string target;       // "unix:/path"
   std::string draft;        // empty: none
   int32_t max_context = 0;  // 0: the target's

@@ -71,6 +71,16 @@ TEST_F(GatewayServerTest, NamesTheAddressThatIsTaken) {
   EXPECT_THAT(status.message(), HasSubstr((*first)->address()));
 }
 
+TEST_F(GatewayServerTest, WhatIsNoAddressIsRefused) {
+  // 127.0.0.1:99999 was served as port 34463.
+  for (const char* listen :
+       {"127.0.0.1:99999", "127.0.0.1:-1", "127.0.0.1:", "127.0.0.1", ":1", "localhost:http", ""}) {
+    const absl::Status status = Start(listen).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << listen << ": " << status;
+    EXPECT_THAT(status.message(), HasSubstr("host:port")) << listen;
+  }
+}
+
 TEST_F(GatewayServerTest, PlaintextBeyondThisMachineMustBeAskedFor) {
   const absl::Status status = Start("0.0.0.0:0").status();
   EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;

@@ -111,6 +111,12 @@ def test_serve_without_a_gpu_says_so_in_one_line():
     (2, ["serve", "--no-such-flag"]),
     (2, ["generate"]),
     (2, ["serv"]),
+    (2, ["eval", "perplexity", "--model", TARGET, "--file", "/tmp"]),
+    (2, ["serve", *MODELS, "--listen", "127.0.0.1:99999", "--metrics-listen", "127.0.0.1:0"]),
+    (2, ["serve", "--ctx", "-5"]),
+    (2, ["doctor", "--port", "77777"]),
+    (2, ["generate", "--prompt", "x", "--threads", "-1"]),
+    (5, ["serve", *MODELS, "--socket-dir", "/proc/no"]),
     (2, ["eval"]),
     (2, ["serve", *MODELS, "--ctx", "100000"]),
     (2, ["generate", *MODELS, "--prompt", "", "--max-tokens", "1"]),
@@ -124,10 +130,36 @@ def test_serve_without_a_gpu_says_so_in_one_line():
 def test_exit_codes(code, arguments):
     result = tandem(*arguments, text_in="")
     assert result.returncode == code, result.stderr
-    lines = [line for line in result.stderr.strip().splitlines() if not line.startswith("load ")]
-    assert len(lines) == 1 and lines[0].startswith("tandem: "), result.stderr
+    lines = [line for line in result.stderr.strip().splitlines()
+             if not line.startswith(("load ", "plan ", "     "))]
+    assert len(lines) == 1 and len(lines[0]) < 400 and lines[0].startswith("tandem: "), result.stderr
     if code == 2 and "--help" in lines[0]:
         assert "no command 'serv'" in lines[0] or f"`tandem {arguments[0]} --help`" in lines[0]
+
+
+@pytest.mark.parametrize("arguments,message", [
+    (["serv"], "there is no command 'serv', did you mean 'serve'?: see `tandem --help`"),
+    (["eval", "perplex"], "there is no command 'perplex', did you mean 'perplexity'?"),
+    (["quux"], "there is no command 'quux': see"),
+    (["serve", "--targt", "x"],
+     "there is no option '--targt', did you mean '--target'?: see `tandem serve --help`"),
+    (["generate", "--promt=x"], "there is no option '--promt', did you mean '--prompt'?"),
+    (["serve", "--port", "5"], "there is no option '--port': see"),
+    (["inspect", "a", "b"], "'b' was not expected: see `tandem inspect --help`"),
+])
+def test_what_is_misspelt_is_named_with_the_nearest(arguments, message):
+    result = tandem(*arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+
+
+def test_two_servers_do_not_share_a_socket_folder(start_server, tmp_path):
+    folder = tmp_path / "sockets"
+    start_server("--socket-dir", str(folder))
+    second = tandem("serve", *MODELS, "--socket-dir", folder, "--listen", "127.0.0.1:0",
+                    "--metrics-listen", "127.0.0.1:0")
+    assert second.returncode == 5
+    assert str(folder) in second.stderr.strip().splitlines()[-1]
 
 
 def test_busy_port_is_told(server):
@@ -135,3 +167,8 @@ def test_busy_port_is_told(server):
                     "127.0.0.1:0")
     assert result.returncode == 5
     assert server.address in result.stderr.strip().splitlines()[-1]
+    metrics = server.metrics_url.split("/")[2]
+    result = tandem("serve", *MODELS, "--listen", "127.0.0.1:0", "--metrics-listen", metrics)
+    assert result.returncode == 5
+    assert metrics in result.stderr.strip().splitlines()[-1]
+    assert "--metrics-listen" in result.stderr.strip().splitlines()[-1]
