@@ -10,6 +10,11 @@ namespace {
 // drafts may cost, in plain steps, before anything is known of this text.
 constexpr double kIncome = 0.018;
 constexpr double kStartingBalance = 1.2;
+// What all sequences won and lost, in plain steps, decides what a new one may begin with:
+// short answers would otherwise each pay for learning the same.
+constexpr double kHouseStart = 6.0;
+constexpr double kLargestHouse = 12.0;
+constexpr double kHouseIncome = 0.003;
 // What was won may be risked again; not all of it, so that a change of text is noticed.
 constexpr double kLargestBalance = 30.0;
 // Bad luck alone must not end drafting: so much may be owed while drafts still promise to
@@ -17,6 +22,7 @@ constexpr double kLargestBalance = 30.0;
 constexpr double kLargestDebt = 3.0;
 // A draft may cost this many plain steps more than the balance if nothing is kept.
 constexpr double kOverdraft = 0.9;
+constexpr double kLeastOverdraft = 0.3;  // of it, however bad the news of others
 
 constexpr int32_t kFirstProbeInterval = 8;
 constexpr int32_t kLastProbeInterval = 128;
@@ -56,6 +62,8 @@ void SourceAcceptance::SetPriors(const SourceAcceptance& all) {
   }
 }
 
+DraftPlanner::DraftPlanner() : house_(kHouseStart) {}
+
 DraftPlanner::Prospect DraftPlanner::ProspectOf(const DraftRequest& request,
                                                 int32_t num_sequences) const {
   Prospect prospect{.request = &request, .draft = {}, .lookup = {}};
@@ -65,10 +73,11 @@ DraftPlanner::Prospect DraftPlanner::ProspectOf(const DraftRequest& request,
   const auto affordable = [&](DraftSource source, int32_t length) {
     if (!bounded) return true;
     // Everyone waits for its rows; the draft's step is one that all share.
+    const double allowed = std::max(0.0, request.state->balance) + Overdraft() * plain_step;
     const double loss =
         num_sequences * (costs_.Verify(num_sequences + length) - plain_step) +
         (source == DraftSource::kDraft ? costs_.Propose(num_sequences, length) : 0.0);
-    return loss <= std::max(0.0, request.state->balance) + kOverdraft * plain_step;
+    return loss <= allowed;
   };
   const auto survival = [&](DraftSource source) {
     const AcceptanceEstimate& estimate = request.state->acceptance.Of(source, request.match.length);
@@ -189,7 +198,7 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
     request.state->acceptance.SetPriors(acceptance_);
     if (costs_.knows_verify() && !request.state->has_account) {
       request.state->has_account = true;
-      request.state->balance += kStartingBalance * costs_.Verify(num_sequences);
+      request.state->balance += StartingBalance() * costs_.Verify(num_sequences);
     }
     const bool plain = calibrating && IsAutomatic(request);
     prospects.push_back(plain ? Prospect{.request = &request, .draft = {}, .lookup = {}}
@@ -241,12 +250,15 @@ void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
   if (!costs_.knows_verify()) return;
   const double plain_step = costs_.Verify(num_sequences);
   const double excess = std::max(0.0, costs_.Verify(num_sequences + num_draft_rows) - plain_step);
+  house_ += kHouseIncome;
   for (const Outcome& outcome : outcomes) {
     SequenceDraftState& state = *outcome.state;
     state.balance += kIncome * plain_step;
     if (outcome.plan.num_draft_tokens > 0) {
       const double share = 1.0 * outcome.plan.num_draft_tokens / num_planned;
-      state.balance += outcome.num_accepted * plain_step - num_sequences * excess * share;
+      const double won = outcome.num_accepted * plain_step - num_sequences * excess * share;
+      state.balance += won;
+      house_ += won / plain_step / num_sequences;
       AcceptanceEstimate& own = state.acceptance.Of(outcome.plan.source, outcome.plan.match_length);
       if (outcome.plan.probe) own.Fade(kProbeFade);
       own.Record(outcome.num_draft_tokens, outcome.num_accepted);
@@ -262,6 +274,16 @@ void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
     }
     state.balance = std::min(state.balance, kLargestBalance * plain_step);
   }
+  house_ = std::min(house_, kLargestHouse);
+}
+
+// In plain steps.
+double DraftPlanner::StartingBalance() const {
+  return kStartingBalance * std::clamp(house_ / kHouseStart, 0.0, 1.0);
+}
+
+double DraftPlanner::Overdraft() const {
+  return kOverdraft * std::clamp(house_ / kHouseStart, kLeastOverdraft, 1.0);
 }
 
 void DraftPlanner::RecordDraftTime(absl::Span<const DraftWork> work, int32_t num_sequences,
@@ -272,23 +294,28 @@ void DraftPlanner::RecordDraftTime(absl::Span<const DraftWork> work, int32_t num
     const double share = 1.0 * one.num_tokens / num_tokens;
     one.state->balance -= std::max(1, num_sequences) * seconds * share;
   }
+  if (costs_.knows_verify() && num_tokens > 0) {
+    house_ -= seconds / costs_.Verify(std::max(1, num_sequences));
+  }
 }
 
 bool DraftPlanner::WorthCatchingUp(const SequenceDraftState& state, int32_t num_tokens,
-                                   int32_t remaining_tokens) const {
+                                   int32_t remaining_tokens, int32_t num_sequences) const {
   constexpr int32_t kHorizon = 256;  // answers often end before they must
   if (!costs_.knows_verify() || !costs_.knows_propose()) return true;
-  const double cost = num_tokens * costs_.DraftPrefillToken();
-  const AcceptanceEstimate& estimate = state.acceptance.Of(DraftSource::kDraft, 0);
-  const double plain_step = costs_.Verify(1);
+  const double cost = num_sequences * num_tokens * costs_.DraftPrefillToken();
+  const SourceAcceptance& known = state.has_account ? state.acceptance : acceptance_;
+  const AcceptanceEstimate& estimate = known.Of(DraftSource::kDraft, 0);
+  const double plain_step = costs_.Verify(num_sequences);
   double best_rate = 1.0 / plain_step;
   double tokens = 1.0;
   double survives = 1.0;
   for (int32_t length = 1; length <= kMaxDraftLength; ++length) {
     survives *= estimate.Conditional(length - 1);
     tokens += survives;
-    best_rate =
-        std::max(best_rate, tokens / (costs_.Verify(1 + length) + costs_.Propose(1, length)));
+    const double step =
+        costs_.Verify(num_sequences * (1 + length)) + costs_.Propose(num_sequences, length);
+    best_rate = std::max(best_rate, tokens / step);
   }
   const double saved = std::min(kHorizon, remaining_tokens) * (plain_step - 1.0 / best_rate);
   return saved > cost || (state.steps_until_probe <= 0 && state.balance > cost);

@@ -91,6 +91,8 @@ struct DraftPlan {
 // Not thread-safe.
 class DraftPlanner {
  public:
+  DraftPlanner();
+
   // The measurements it plans by; the caller feeds them.
   StepCosts& costs() { return costs_; }
   const StepCosts& costs() const { return costs_; }
@@ -118,9 +120,10 @@ class DraftPlanner {
   void RecordDraftTime(absl::Span<const DraftWork> work, int32_t num_sequences, double seconds);
 
   // Whether filling the draft's cache with `num_tokens` will pay over the
-  // `remaining_tokens` that the sequence may still produce.
+  // `remaining_tokens` that the sequence may still produce, in steps of `num_sequences` that
+  // all draft: each of them is held up by it.
   bool WorthCatchingUp(const SequenceDraftState& state, int32_t num_tokens,
-                       int32_t remaining_tokens) const;
+                       int32_t remaining_tokens, int32_t num_sequences) const;
 
   const SourceAcceptance& acceptance() const { return acceptance_; }
 
@@ -149,11 +152,14 @@ class DraftPlanner {
                        int32_t depth, double least_survival) const;
   std::string_view BypassReason(const DraftRequest& request) const;
   bool TryProbe(const DraftRequest& request, int32_t num_sequences, DraftPlan* plan) const;
+  double StartingBalance() const;
+  double Overdraft() const;
   float MinConfidence(int32_t num_sequences, double tokens_per_second) const;
 
   StepCosts costs_;
   SourceAcceptance acceptance_;
   int32_t steps_since_plain_ = 0;
+  double house_;  // see kHouseStart
 };
 
 }  // namespace tandem

@@ -92,6 +92,40 @@ TEST(DraftPlannerTest, NeverAcceptedDraftsCostAtMostThreePercent) {
   }
 }
 
+// Each answer would begin with something to lose, if it did not know how others fared.
+TEST(DraftPlannerTest, ManyShortAnswersOfNeverAcceptedDraftsCostAtMostThreePercent) {
+  for (const int32_t num_sequences : {1, 8, 16}) {
+    for (const double propose_token : {0.05, 0.2, 0.5}) {
+      DraftPlanner planner;
+      const Workers workers{.propose_token = propose_token};
+      double seconds = 0.0;
+      double plain_seconds = 0.0;
+      for (uint32_t answer = 1; answer <= 20; ++answer) {
+        const Simulated run = Simulate(
+            workers, [](int32_t) { return 0.0; }, 64, num_sequences, &planner, answer);
+        seconds += run.seconds;
+        plain_seconds += run.plain_seconds;
+      }
+      EXPECT_GT(plain_seconds / seconds, 0.97) << num_sequences << " " << propose_token;
+    }
+  }
+}
+
+// Where a step has so many rows already that drafts do not pay, the prompt need not be read
+// by the draft: that would hold up all the others.
+TEST(DraftPlannerTest, ADraftThatCannotPayInThisCompanyIsNotFilled) {
+  DraftPlanner planner;
+  const Workers workers;
+  Simulate(
+      workers, [](int32_t) { return 0.7; }, 400, 1, &planner);
+  Simulate(
+      workers, [](int32_t) { return 0.7; }, 400, 16, &planner);
+  planner.costs().ObserveDraftPrefill(100, 1.0);
+  const SequenceDraftState fresh;
+  EXPECT_TRUE(planner.WorthCatchingUp(fresh, 50, 500, 1));
+  EXPECT_FALSE(planner.WorthCatchingUp(fresh, 50, 500, 16));
+}
+
 TEST(DraftPlannerTest, ABatchOfNeverAcceptedDraftsCostsAtMostThreePercent) {
   for (const int32_t num_sequences : {2, 7, 16}) {
     DraftPlanner planner;
