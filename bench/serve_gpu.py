@@ -143,7 +143,7 @@ def main():
                     "--kv-tokens", arguments.ctx, "--kv", "q4", "--draft-kv", "q8", *flags) as server:
             raw["vram"] = held = device_bytes(server)
             allocated = sum(value for name, value in held.items()
-                            if name.startswith("tandem_vram_bytes") and "context" not in name)
+                            if name.startswith("tandem_vram_bytes") and 'kind="other"' not in name)
             add("device bytes allocated, both models and 16k of context, GiB", allocated / 2**30,
                 "6.0", "5.4")
     if "overhead" in parts:

@@ -31,6 +31,12 @@ void AddDeviceOptions(CLI::App& command, ServeOptions& options) {
                   "how the draft gets at the target's pages on a GPU")
       ->check(CLI::IsMember({"auto", "ipc", "fd", "split"}))
       ->capture_default_str();
+  command
+      .add_option("--embedding", options.embedding,
+                  "where the embedding table is on a GPU, unless it is the head as well: pinned "
+                  "host memory, or the device")
+      ->check(CLI::IsMember({"host", "device"}))
+      ->capture_default_str();
   command.add_flag("--nf4", options.quantize_to_nf4, "16-bit weights to NF4 when loaded (cuda)");
 }
 
@@ -42,6 +48,7 @@ void AddDeviceArguments(const ServeOptions& options, int64_t budget_bytes, bool 
     argv->insert(argv->end(), {"--vram-budget", absl::StrCat(budget_bytes)});
   }
   if (options.quantize_to_nf4) argv->push_back("--nf4");
+  argv->insert(argv->end(), {"--embedding", options.embedding});
   if (is_target) argv->insert(argv->end(), {"--pool-transport", options.pool_transport});
 }
 

@@ -22,6 +22,7 @@ struct ServeOptions {
   std::string mps = "auto";
   std::string pool_transport = "auto";
   bool quantize_to_nf4 = false;
+  std::string embedding = "host";
   std::string listen = "127.0.0.1:50051";
   rpc::ServerSecurity security;
   std::string metrics_listen = "127.0.0.1:9464";

@@ -43,7 +43,9 @@ absl::StatusOr<PlannedModel> PlanModel(const std::string& path, const ServeOptio
     for (const TensorPlan& tensor : tensors) model.weights_bytes += tensor.packed_bytes;
   } else {
     ASSIGN_OR_RETURN(model.weights_bytes,
-                     CudaWeightBytes(*file, model.config, options.quantize_to_nf4));
+                     CudaWeightBytes(*file, model.config,
+                                     {.quantize_to_nf4 = options.quantize_to_nf4,
+                                      .embedding_on_device = options.embedding == "device"}));
   }
   const int64_t row_floats =
       4 * int64_t{model.config.hidden_dim} + 3 * int64_t{model.config.ffn_dim};

@@ -136,7 +136,7 @@ absl::StatusOr<std::unique_ptr<Executor>> CreateCudaExecutor(const GgufFile& fil
   RETURN_IF_ERROR(UseDevice(options.device));
   const auto num_threads = static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
   ASSIGN_OR_RETURN(CudaWeights weights, LoadCudaWeights(file, config,
-                                                        {.quantize_to_nf4 = options.quantize_to_nf4,
+                                                        {.choices = options.weights,
                                                          .num_threads = num_threads,
                                                          .ledger = options.ledger,
                                                          .progress = options.progress}));

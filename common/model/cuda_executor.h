@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "common/device/device_memory.h"
 #include "common/gguf/gguf.h"
+#include "common/model/cuda_format.h"
 #include "common/model/executor.h"
 
 namespace tandem {
@@ -20,8 +21,7 @@ struct CudaExecutorOptions {
   KvType v_type = KvType::k4;
   // Positions of a KV page, a multiple of 8; 0: what fits the pool that is attached.
   int32_t page_positions = 0;
-  // F16, BF16 and F32 matrices are quantized to NF4 when loaded; else they stay 16-bit.
-  bool quantize_to_nf4 = false;
+  CudaWeightChoices weights;
   // Bytes of the file uploaded so far, and in all. May be empty.
   std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;
 };

@@ -41,13 +41,15 @@ std::shared_ptr<uint8_t[]> DevicePages(int64_t num_bytes) {
 
 class CudaExecutorTest : public testing::Test {
  protected:
-  std::unique_ptr<Executor> Create(const GgufFile& file, KvType k_type, KvType v_type) {
+  std::unique_ptr<Executor> Create(const GgufFile& file, KvType k_type, KvType v_type,
+                                   const CudaWeightChoices& weights = {}) {
     auto executor = CreateCudaExecutor(
         file, {.limits = {.max_step_tokens = 256, .max_logits_rows = 256, .max_positions = 1600},
                .ledger = &ledger_,
                .k_type = k_type,
                .v_type = v_type,
-               .page_positions = 32});
+               .page_positions = 32,
+               .weights = weights});
     EXPECT_TRUE(executor.ok()) << executor.status();
     return *std::move(executor);
   }
@@ -175,6 +177,31 @@ TEST_F(CudaExecutorTest, ATrimmedDraftWritesTheIdsItKept) {
     EXPECT_EQ(rows[i][998], kNeverWrittenLogit);
     const auto best = std::max_element(rows[i].begin(), rows[i].end()) - rows[i].begin();
     EXPECT_EQ(driver.executor().Greatest(i).token_id, best);
+  }
+}
+
+// A row is read from the host as from the device; the plan counts what is there.
+TEST_F(CudaExecutorTest, TheEmbeddingMayStayInHostMemory) {
+  TANDEM_NEEDS_DEVICE();
+  const std::vector<int32_t> tokens = RandomTokens(60, 333, 6);
+  for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kBF16}) {
+    TestModelOptions options = ModelOf({4, 2, 64, false}, type);
+    options.embedding_type = type;
+    const auto file = OpenTestModel(options);
+    const ModelConfig config = ModelConfigFromGguf(*file).value();
+    LogitsRows expected;
+    int64_t num_bytes = 0;
+    for (const bool on_device : {true, false}) {
+      const CudaWeightChoices weights = {.quantize_to_nf4 = true, .embedding_on_device = on_device};
+      auto executor = Create(*file, KvType::k8, KvType::k8, weights);
+      EXPECT_NEAR(executor->weight_bytes(), CudaWeightBytes(*file, config, weights).value(), 16384);
+      EXPECT_TRUE(on_device || executor->weight_bytes() < num_bytes);
+      num_bytes = executor->weight_bytes();
+      ExecutorDriver driver(std::move(executor), 1, DevicePages);
+      const LogitsRows rows = driver.RunInSteps(0, tokens, {7});
+      if (on_device) expected = rows;
+      EXPECT_EQ(rows, expected);
+    }
   }
 }
 

@@ -27,15 +27,16 @@ MatrixFormat CudaFormatOf(DType stored, bool quantize_to_nf4) {
 }
 
 absl::StatusOr<int64_t> CudaWeightBytes(const GgufFile& file, const ModelConfig& config,
-                                        bool quantize_to_nf4) {
+                                        const CudaWeightChoices& choices) {
   ASSIGN_OR_RETURN(const std::vector<TensorPlan> tensors, PlanWeights(file, config));
   int64_t bytes = 0;
   for (const TensorPlan& tensor : tensors) {
+    if (!choices.IsOnDevice(tensor.name, config.tied_head)) continue;
     if (tensor.num_rows == 1) {  // a norm
       bytes += tensor.num_cols * int64_t{sizeof(float)};
       continue;
     }
-    const MatrixFormat format = CudaFormatOf(tensor.stored, quantize_to_nf4);
+    const MatrixFormat format = CudaFormatOf(tensor.stored, choices.quantize_to_nf4);
     bytes += cuda::MatrixBytes(format, tensor.num_rows, tensor.num_cols);
     if (format == MatrixFormat::kNf4) bytes += cuda::PaddedRows(tensor.num_rows) * 8;
   }

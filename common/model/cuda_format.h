@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "common/gguf/gguf.h"
@@ -14,8 +15,20 @@ namespace tandem {
 // What a stored type becomes on the device.
 cuda::MatrixFormat CudaFormatOf(DType stored, bool quantize_to_nf4);
 
+// How weights are kept on the device.
+struct CudaWeightChoices {
+  bool quantize_to_nf4 = false;  // F32, F16 and BF16 matrices; else to 8 bits
+  // The embedding table, where it is not the head too. Else it lies in pinned host memory: of
+  // half a gigabyte a step reads a few rows.
+  bool embedding_on_device = false;
+
+  bool IsOnDevice(std::string_view tensor, bool tied_head) const {
+    return tensor != "token_embd.weight" || tied_head || embedding_on_device;
+  }
+};
+
 // Bytes that all weights of the model take there. INVALID_ARGUMENT as PlanWeights.
 absl::StatusOr<int64_t> CudaWeightBytes(const GgufFile& file, const ModelConfig& config,
-                                        bool quantize_to_nf4);
+                                        const CudaWeightChoices& choices);
 
 }  // namespace tandem

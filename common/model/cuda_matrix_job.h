@@ -27,6 +27,7 @@ struct MatrixJob {
   int64_t row_scale_bytes() const {
     return format == cuda::MatrixFormat::kNf4 ? cuda::PaddedRows(num_rows) * 8 : 0;
   }
+  int64_t packed_bytes() const { return chunk_bytes() + row_scale_bytes(); }
   // The packed bytes, in host memory.
   std::vector<uint8_t> Pack(cpu::ThreadPool& pool) const;
   void SetCodebook(cuda::DeviceMatrix& matrix) const;

@@ -35,12 +35,12 @@ class Plan {
       : file_(file), config_(config), options_(options) {}
 
   void AddAll(CudaWeights& weights);
-  absl::StatusOr<DeviceBuffer> Upload(CudaWeights& weights);
+  absl::Status Upload(CudaWeights& weights);
 
  private:
   const GgufTensor* Tensor(const std::string& name) { return file_.FindTensor(name); }
   MatrixFormat FormatOf(const GgufTensor* tensor) const {
-    return CudaFormatOf(tensor->dtype, options_.quantize_to_nf4);
+    return CudaFormatOf(tensor->dtype, options_.choices.quantize_to_nf4);
   }
   void AddMatrix(std::vector<const GgufTensor*> tensors, int64_t interleave, DeviceMatrix* target);
   void AddVector(std::vector<float> values, const float** target) {
@@ -48,6 +48,11 @@ class Plan {
   }
   void AddNorm(const std::string& name, const float** target);
   void AddLayer(int32_t index, CudaLayerWeights& layer);
+  bool IsOnDevice(const MatrixJob& job) const {
+    return options_.choices.IsOnDevice(job.tensors[0]->name, config_.tied_head);
+  }
+  int64_t LayOut();
+  static absl::Status Place(const MatrixJob& job, uint8_t* memory, cpu::ThreadPool& pool);
 
   const GgufFile& file_;
   const ModelConfig& config_;
@@ -110,53 +115,68 @@ void Plan::AddAll(CudaWeights& weights) {
   for (int32_t i = 0; i < config_.num_layers; ++i) AddLayer(i, weights.layers[i]);
 }
 
-absl::StatusOr<DeviceBuffer> Plan::Upload(CudaWeights& weights) {
+// Packs the matrix to `memory`, of the device or of the host.
+absl::Status Plan::Place(const MatrixJob& job, uint8_t* memory, cpu::ThreadPool& pool) {
+  const std::vector<uint8_t> packed = job.Pack(pool);
+  RETURN_IF_ERROR(CudaStatus(cudaMemcpy(memory, packed.data(), packed.size(), cudaMemcpyDefault),
+                             "uploading weights"));
+  DeviceMatrix& matrix = *job.target;
+  matrix = {.format = job.format,
+            .num_rows = static_cast<int32_t>(job.num_rows),
+            .num_cols = static_cast<int32_t>(job.num_cols),
+            .num_chunks = static_cast<int32_t>(cuda::PaddedCols(job.num_cols) / cuda::kChunkCols),
+            .chunks = memory};
+  if (job.format == MatrixFormat::kNf4) {
+    matrix.row_scales = reinterpret_cast<const float*>(memory + job.chunk_bytes());
+  }
+  job.SetCodebook(matrix);
+  return absl::OkStatus();
+}
+
+// Offsets of all parts; the bytes of the device's.
+int64_t Plan::LayOut() {
   int64_t bytes = 0;
-  int64_t total_bytes = 0;
   const auto reserve = [&](int64_t count) {
     const int64_t offset = bytes;
     bytes += (count + kAlignment - 1) / kAlignment * kAlignment;
     return offset;
   };
   for (MatrixJob& job : matrices_) {
-    job.offset = reserve(job.chunk_bytes() + job.row_scale_bytes());
-    total_bytes += job.stored_bytes();
+    if (IsOnDevice(job)) job.offset = reserve(job.packed_bytes());
   }
   for (VectorJob& job : vectors_) {
     job.offset = reserve(static_cast<int64_t>(job.values.size() * sizeof(float)));
   }
-  ASSIGN_OR_RETURN(DeviceBuffer memory,
-                   DeviceBuffer::Allocate(options_.ledger, MemoryKind::kWeights, bytes));
+  return bytes;
+}
+
+absl::Status Plan::Upload(CudaWeights& weights) {
+  ASSIGN_OR_RETURN(weights.memory,
+                   DeviceBuffer::Allocate(options_.ledger, MemoryKind::kWeights, LayOut()));
+  uint8_t* const memory = weights.memory.data();
+  int64_t total_bytes = 0;
+  for (const MatrixJob& job : matrices_) total_bytes += job.stored_bytes();
   cpu::ThreadPool pool(options_.num_threads);
   int64_t done_bytes = 0;
   for (const MatrixJob& job : matrices_) {
-    const std::vector<uint8_t> packed = job.Pack(pool);
-    RETURN_IF_ERROR(CudaStatus(cudaMemcpy(memory.data() + job.offset, packed.data(), packed.size(),
-                                          cudaMemcpyHostToDevice),
-                               "uploading weights"));
-    DeviceMatrix& matrix = *job.target;
-    matrix = {.format = job.format,
-              .num_rows = static_cast<int32_t>(job.num_rows),
-              .num_cols = static_cast<int32_t>(job.num_cols),
-              .num_chunks = static_cast<int32_t>(cuda::PaddedCols(job.num_cols) / cuda::kChunkCols),
-              .chunks = memory.data() + job.offset};
-    if (job.format == MatrixFormat::kNf4) {
-      matrix.row_scales =
-          reinterpret_cast<const float*>(memory.data() + job.offset + job.chunk_bytes());
+    if (IsOnDevice(job)) {
+      RETURN_IF_ERROR(Place(job, memory + job.offset, pool));
+    } else {  // the embedding, the only one
+      ASSIGN_OR_RETURN(weights.host_memory, PinnedBuffer::Allocate(job.packed_bytes()));
+      RETURN_IF_ERROR(Place(job, weights.host_memory.data(), pool));
     }
-    job.SetCodebook(matrix);
     done_bytes += job.stored_bytes();
     if (options_.progress) options_.progress(done_bytes, total_bytes);
   }
   for (const VectorJob& job : vectors_) {
     RETURN_IF_ERROR(
-        CudaStatus(cudaMemcpy(memory.data() + job.offset, job.values.data(),
+        CudaStatus(cudaMemcpy(memory + job.offset, job.values.data(),
                               job.values.size() * sizeof(float), cudaMemcpyHostToDevice),
                    "uploading weights"));
-    *job.target = reinterpret_cast<const float*>(memory.data() + job.offset);
+    *job.target = reinterpret_cast<const float*>(memory + job.offset);
   }
   if (config_.tied_head) weights.head = weights.embedding;
-  return memory;
+  return absl::OkStatus();
 }
 
 absl::Status CheckShape(const ModelConfig& config) {
@@ -182,7 +202,7 @@ absl::StatusOr<CudaWeights> LoadCudaWeights(const GgufFile& file, const ModelCon
   CudaWeights weights;
   Plan plan(file, config, options);
   plan.AddAll(weights);
-  ASSIGN_OR_RETURN(weights.memory, plan.Upload(weights));
+  RETURN_IF_ERROR(plan.Upload(weights));
   return weights;
 }
 

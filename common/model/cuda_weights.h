@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/device/device_memory.h"
+#include "common/device/pinned_memory.h"
 #include "common/gguf/gguf.h"
 #include "common/kernels/cuda/device_matrix.h"
 #include "common/model/config.h"
@@ -31,9 +32,11 @@ struct CudaLayerWeights {
   cuda::DeviceMatrix down;
 };
 
-// All pointers into `memory`. Immutable.
+// All pointers into `memory`, the embedding's into `host_memory` when it is not on the device.
+// Immutable.
 struct CudaWeights {
   DeviceBuffer memory;
+  PinnedBuffer host_memory;
   cuda::DeviceMatrix embedding;
   cuda::DeviceMatrix head;  // the embedding's memory when tied
   const float* output_norm = nullptr;
@@ -42,8 +45,8 @@ struct CudaWeights {
 };
 
 struct CudaWeightsOptions {
-  bool quantize_to_nf4 = false;  // F32, F16 and BF16 matrices; else to 8 bits
-  int32_t num_threads = 1;       // that pack
+  CudaWeightChoices choices;
+  int32_t num_threads = 1;  // that pack
   DeviceLedger* ledger = nullptr;
   std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;  // may be empty
 };

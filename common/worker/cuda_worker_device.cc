@@ -64,7 +64,8 @@ class CudaDevice : public WorkerDevice {
                .k_type = options.k_type,
                .v_type = options.v_type,
                .page_positions = options.role == Role::kTarget ? options.page_positions : 0,
-               .quantize_to_nf4 = options.quantize_to_nf4,
+               .weights = {.quantize_to_nf4 = options.quantize_to_nf4,
+                           .embedding_on_device = options.embedding_on_device},
                .progress = on_progress});
   }
 

@@ -33,6 +33,7 @@ const char* Name(KvType type) {
 struct Names {
   std::string kv, k, v;
   std::string device = "cpu";
+  std::string embedding = "host";
   std::string transport = "auto";
 };
 
@@ -42,6 +43,8 @@ void DeclareDevice(CLI::App& app, WorkerOptions& options, Names& names) {
                  "bytes of device memory for weights, workspace and pages of this worker")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
   app.add_flag("--nf4", options.quantize_to_nf4, "16-bit weights to NF4 when loaded (cuda)");
+  app.add_option("--embedding", names.embedding, "where the embedding table is: host or device")
+      ->check(CLI::IsMember({"host", "device"}));
   if (options.role != Role::kTarget) return;
   app.add_option("--pool-transport", names.transport, "how the draft gets at pages on a device")
       ->check(CLI::IsMember({"auto", "ipc", "fd", "split"}));
@@ -119,6 +122,7 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(Role role, int argc, const char
   options.k_type = KvTypes().at(names.k.empty() ? names.kv : names.k);
   options.v_type = KvTypes().at(names.v.empty() ? names.kv : names.v);
   options.pool_transport = TransportOf(names.transport);
+  options.embedding_on_device = names.embedding == "device";
   absl::StatusOr<int32_t> device = ParseDevice(names.device);
   if (!device.ok()) return device.status();
   options.cuda_device = *device;

@@ -38,9 +38,10 @@ struct WorkerOptions {
   bool die_with_parent = false;
   bool use_ring = true;
   std::string log_level = "info";
-  int32_t cuda_device = -1;       // -1: the CPU
-  int64_t vram_budget_bytes = 0;  // this worker's allocations on the device in sum; 0: no limit
-  bool quantize_to_nf4 = false;   // 16-bit weights, on CUDA
+  int32_t cuda_device = -1;          // -1: the CPU
+  int64_t vram_budget_bytes = 0;     // this worker's allocations on the device in sum; 0: no limit
+  bool quantize_to_nf4 = false;      // 16-bit weights, on CUDA
+  bool embedding_on_device = false;  // else in pinned host memory, on CUDA
 
   // Target only.
   int32_t num_kv_pages = 0;  // 0: from kv_bytes

@@ -61,6 +61,7 @@ TEST(WorkerOptionsTest, ReadsTheDevice) {
   EXPECT_EQ(gpu->cuda_device, 2);
   EXPECT_EQ(gpu->vram_budget_bytes, int64_t{8} << 30);
   EXPECT_TRUE(gpu->quantize_to_nf4);
+  EXPECT_FALSE(gpu->embedding_on_device);
   EXPECT_EQ(gpu->pool_transport, PagesTransport::kFileDescriptor);
   EXPECT_EQ(*ParseDevice("cuda"), 0);
   for (const char* bad : {"", "gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:256", "CPU"}) {

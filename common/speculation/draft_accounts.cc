@@ -1,0 +1,95 @@
+// What drafting won and lost, for each sequence and for all.
+#include <algorithm>
+
+#include "common/speculation/controller.h"
+
+namespace tandem {
+namespace {
+
+// A request may lose this share of its time by drafting, plus the start: what the first
+// drafts may cost, in plain steps, before anything is known of this text.
+constexpr double kIncome = 0.018;
+constexpr double kStartingBalance = 1.2;
+// What all sequences won and lost, in plain steps, decides what a new one may begin with:
+// short answers would otherwise each pay for learning the same.
+constexpr double kHouseStart = 6.0;
+constexpr double kLargestHouse = 12.0;
+constexpr double kHouseIncome = 0.003;
+// What was won may be risked again; not all of it, so that a change of text is noticed.
+constexpr double kLargestBalance = 30.0;
+// A draft may cost this many plain steps more than the balance if nothing is kept.
+constexpr double kOverdraft = 0.9;
+constexpr double kLeastOverdraft = 0.3;  // of it, however bad the news of others
+
+constexpr int32_t kFirstProbeInterval = 8;
+constexpr int32_t kLastProbeInterval = 128;
+// What was learned long ago should not outvote a probe.
+constexpr double kProbeFade = 0.6;
+
+}  // namespace
+
+DraftPlanner::DraftPlanner() : house_(kHouseStart) {}
+
+void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
+  if (outcomes.empty()) return;
+  const int32_t num_sequences = static_cast<int32_t>(outcomes.size());
+  int32_t num_draft_rows = 0;
+  int32_t num_planned = 0;
+  for (const Outcome& outcome : outcomes) {
+    num_draft_rows += outcome.num_draft_tokens;
+    num_planned += outcome.plan.num_draft_tokens;
+  }
+  steps_since_plain_ = num_planned == 0 ? 0 : steps_since_plain_ + 1;
+  if (!costs_.knows_verify()) return;
+  const double plain_step = costs_.Verify(num_sequences);
+  const double excess = std::max(0.0, costs_.Verify(num_sequences + num_draft_rows) - plain_step);
+  house_ += kHouseIncome;
+  for (const Outcome& outcome : outcomes) {
+    SequenceDraftState& state = *outcome.state;
+    state.balance += kIncome * plain_step;
+    if (outcome.plan.num_draft_tokens > 0) {
+      const double share = 1.0 * outcome.plan.num_draft_tokens / num_planned;
+      const double won = outcome.num_accepted * plain_step - num_sequences * excess * share;
+      state.balance += won;
+      house_ += won / plain_step / num_sequences;
+      AcceptanceEstimate& own = state.acceptance.Of(outcome.plan.source, outcome.plan.match_length);
+      if (outcome.plan.probe) own.Fade(kProbeFade);
+      own.Record(outcome.num_draft_tokens, outcome.num_accepted);
+      acceptance_.Of(outcome.plan.source, outcome.plan.match_length)
+          .Record(outcome.num_draft_tokens, outcome.num_accepted);
+      const bool failed = outcome.plan.probe && outcome.num_accepted < outcome.num_draft_tokens;
+      state.probe_interval =
+          failed ? std::clamp(2 * state.probe_interval, kFirstProbeInterval, kLastProbeInterval)
+                 : kFirstProbeInterval / 2;
+      state.steps_until_probe = outcome.plan.probe && !failed ? 0 : state.probe_interval;
+    } else if (state.steps_until_probe > 0) {
+      --state.steps_until_probe;
+    }
+    state.balance = std::min(state.balance, kLargestBalance * plain_step);
+  }
+  house_ = std::min(house_, kLargestHouse);
+}
+
+// In plain steps.
+double DraftPlanner::StartingBalance() const {
+  return kStartingBalance * std::clamp(house_ / kHouseStart, 0.0, 1.0);
+}
+
+double DraftPlanner::Overdraft() const {
+  return kOverdraft * std::clamp(house_ / kHouseStart, kLeastOverdraft, 1.0);
+}
+
+void DraftPlanner::RecordDraftTime(absl::Span<const DraftWork> work, int32_t num_sequences,
+                                   double seconds) {
+  int32_t num_tokens = 0;
+  for (const DraftWork& one : work) num_tokens += one.num_tokens;
+  for (const DraftWork& one : work) {
+    const double share = 1.0 * one.num_tokens / num_tokens;
+    one.state->balance -= std::max(1, num_sequences) * seconds * share;
+  }
+  if (costs_.knows_verify() && num_tokens > 0) {
+    house_ -= seconds / costs_.Verify(std::max(1, num_sequences));
+  }
+}
+
+}  // namespace tandem
