@@ -50,6 +50,8 @@ class ServeReport {
       case ProcessEvent::Kind::kError:
         if (was_ready_) std::fprintf(stderr, "error  %s\n", event.message.c_str());
         break;
+      case ProcessEvent::Kind::kHung:
+        break;  // its death is told
       case ProcessEvent::Kind::kDied:
         std::fprintf(stderr, "lost   %s; restarting it\n", event.message.c_str());
         break;

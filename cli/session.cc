@@ -1,13 +1,17 @@
 #include "cli/session.h"
 
 #include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "cli/exit_codes.h"
+#include "common/base/status_macros.h"
+#include "common/tokenizer/utf8.h"
 
 namespace tandem {
 namespace {
@@ -15,10 +19,39 @@ namespace {
 namespace v1 = gateway::v1;
 
 constexpr char kDefaultEndpoint[] = "127.0.0.1:50051";
+constexpr int64_t kSurelyTakenBytes = 256 << 10;
 
 std::atomic<bool> interrupted = false;
 
 void OnInterrupt(int) { interrupted = true; }
+
+// What is not UTF-8 is no text of a message: Protobuf would say so, and gRPC nothing.
+absl::Status CheckTexts(const v1::GenerateRequest& request) {
+  const auto check = [](const char* name, const std::string& text) {
+    if (IsValidUtf8(text)) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, " is not UTF-8: convert it, as with `iconv -f latin1 -t utf-8`"));
+  };
+  RETURN_IF_ERROR(check("the prompt", request.prompt()));
+  for (const v1::ChatMessage& message : request.chat().messages()) {
+    RETURN_IF_ERROR(check("the message", message.content()));
+  }
+  for (const std::string& stop : request.stopping().stop()) {
+    RETURN_IF_ERROR(check("--stop", stop));
+  }
+  return absl::OkStatus();
+}
+
+// gRPC ends a call whose request is over the server's limit without the limit's name.
+absl::Status CheckSize(GatewayClient& client, const v1::GenerateRequest& request) {
+  const auto num_bytes = static_cast<int64_t>(request.ByteSizeLong());
+  if (num_bytes <= kSurelyTakenBytes) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const v1::GetModelResponse model, client.GetModel(absl::Seconds(10)));
+  if (num_bytes <= model.limits().max_request_bytes()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the request has ", num_bytes, " bytes, the server takes at most ",
+                   model.limits().max_request_bytes(), ": shorten the prompt"));
+}
 
 double Seconds(const google::protobuf::Duration& duration) {
   return static_cast<double>(duration.seconds()) + duration.nanos() * 1e-9;
@@ -55,21 +88,29 @@ absl::StatusOr<Session> OpenSession(const RequestOptions& options, int* exit_cod
 
 absl::StatusOr<v1::Finished> StreamAnswer(GatewayClient& client, const v1::GenerateRequest& request,
                                           std::string* text) {
+  RETURN_IF_ERROR(CheckTexts(request));
+  RETURN_IF_ERROR(CheckSize(client, request));
   interrupted = false;
   const auto previous = std::signal(SIGINT, OnInterrupt);
   v1::Finished finished;
+  int write_error = 0;
   const absl::Status status = client.Generate(request, [&](const v1::GenerateResponse& response) {
     if (response.has_delta()) {
       const std::string& piece = response.delta().text();
       text->append(piece);
       std::fwrite(piece.data(), 1, piece.size(), stdout);
-      std::fflush(stdout);
+      if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) write_error = errno;
     } else if (response.has_finished()) {
       finished = response.finished();
     }
     return !interrupted && std::ferror(stdout) == 0;
   });
   std::signal(SIGINT, previous);
+  if (std::ferror(stdout) != 0) {
+    return absl::DataLossError(
+        absl::StrCat("standard output cannot be written: ", std::strerror(write_error)));
+  }
+  if (interrupted) return absl::CancelledError("stopped");
   if (!status.ok()) return status;
   return finished;
 }

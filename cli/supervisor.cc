@@ -42,6 +42,9 @@ std::optional<ProcessEvent> ParseEvent(const std::string& process, const std::st
     event.kind = ProcessEvent::Kind::kReady;
   } else if (kind == "error") {
     event.kind = ProcessEvent::Kind::kError;
+  } else if (kind == "hung") {
+    event.kind = ProcessEvent::Kind::kHung;
+    event.hung_process = text("process");
   } else {
     return std::nullopt;
   }
@@ -175,7 +178,16 @@ void Supervisor::HandleLine(Process& process, const std::string& line) {
     process.last_error = event->message;
     process.last_error_code = event->exit_code;
   }
+  if (event->kind == ProcessEvent::Kind::kHung) Kill(event->hung_process);
   on_event_(*event);
+}
+
+void Supervisor::Kill(const std::string& name) {
+  for (Process& process : processes_) {
+    if (process.spec.name != name || !process.child.has_value()) continue;
+    process.last_error = absl::StrCat(name, " did not answer and was killed");
+    process.child->Signal(SIGKILL);
+  }
 }
 
 bool Supervisor::HandleExit(Process& process) {

@@ -25,14 +25,16 @@ struct ProcessSpec {
 //   {"event":"progress","done":1048576,"total":98362432}   bytes of weights
 //   {"event":"ready", ...}
 //   {"event":"error","exit_code":3,"message":"..."}
+//   {"event":"hung","process":"target"}   the gateway, of a worker: it is killed
 struct ProcessEvent {
-  enum class Kind { kProgress, kReady, kError, kDied };
+  enum class Kind { kProgress, kReady, kError, kHung, kDied };
   Kind kind = Kind::kProgress;
   std::string process;
   int64_t done_bytes = 0;
   int64_t total_bytes = 0;
   std::string grpc_address;     // kReady of the gateway
   std::string metrics_address;  // kReady of the gateway
+  std::string hung_process;     // kHung: which does not answer
   std::string message;          // kError, kDied
   int exit_code = 0;            // kError
 };
@@ -86,6 +88,8 @@ class Supervisor {
   void Wait(absl::Time deadline);
   void HandleOutput(Process& process);
   void HandleLine(Process& process, const std::string& line);
+  // One that does not answer gives way to a new one.
+  void Kill(const std::string& name);
   // True when the process has ended since the last call.
   bool HandleExit(Process& process);
   void ScheduleRestart(Process& process);

@@ -102,6 +102,30 @@ TEST_F(SupervisorTest, ADeadProcessIsRestarted) {
   std::filesystem::remove(mark);
 }
 
+TEST_F(SupervisorTest, AWorkerThatTheGatewaySaysHangsIsKilledAndRestarted) {
+  const std::string mark = absl::StrCat(testing::TempDir(), "/hung.", getpid());
+  std::filesystem::remove(mark);
+  options_.stop_timeout = absl::Milliseconds(10);
+  // The target cannot be stopped by TERM; the gateway says that it hangs.
+  Supervisor supervisor = Make(
+      {Script("target", absl::StrCat("trap '' TERM; ", kReady, "exec sleep 100")),
+       Script("gateway", absl::StrCat(kReady, "while [ ! -e ", mark, " ]; do sleep 0.01; done; ",
+                                      "echo '{\"event\":\"hung\",\"process\":\"target\"}'; ",
+                                      "exec sleep 100"))});
+  ASSERT_TRUE(supervisor.StartAndWaitReady(kLong).ok());
+  on_event_ = [&](const ProcessEvent& event) {
+    if (event.kind == ProcessEvent::Kind::kDied) {
+      EXPECT_THAT(event.message, testing::HasSubstr("did not answer"));
+    }
+    if (event.kind == ProcessEvent::Kind::kReady) supervisor.RequestStop();
+  };
+  std::ofstream(mark) << "";
+  EXPECT_EQ(supervisor.Run(), kExitOk);
+  EXPECT_EQ(Count(ProcessEvent::Kind::kDied), 1);
+  EXPECT_EQ(Count(ProcessEvent::Kind::kReady), 3);
+  std::filesystem::remove(mark);
+}
+
 TEST_F(SupervisorTest, AnEssentialProcessThatKeepsDyingIsACrashLoop) {
   Supervisor supervisor = Make({Script("target", absl::StrCat(kReady, "sleep 0.01; exit 1"))});
   ASSERT_TRUE(supervisor.StartAndWaitReady(kLong).ok());

@@ -59,7 +59,8 @@ def axis_format(unit):
 
 
 def series_of(panel, url, start, end):
-    """[(name, [value at each step])], without those that are 0 or nothing all the time."""
+    """[(name, [value at each step], whether it is a line)], without those that are 0 or nothing
+    all the time."""
     steps = [start + i * STEP_S for i in range(int((end - start) / STEP_S) + 1)]
     found = []
     for query in panel.queries:
@@ -67,7 +68,8 @@ def series_of(panel, url, start, end):
             values = {round(float(at) - start): float(value) for at, value in entry["values"]}
             row = [values.get(round(at - start), math.nan) for at in steps]
             if any(value and math.isfinite(value) for value in row):
-                found.append((legend(query.legend, entry["metric"]), row))
+                found.append((legend(query.legend, entry["metric"]), row,
+                              panel.kind != "stack" or query.is_line))
     return [at - start for at in steps], found
 
 
@@ -78,13 +80,13 @@ def draw(board, url, start, end, out):
         axis.remove()
     for axis, panel in zip(axes.flat, board.panels):
         steps, found = series_of(panel, url, start, end)
-        if panel.kind == "stack" and found:
+        stacked = [(name, row) for name, row, is_line in found if not is_line]
+        if stacked:
             axis.stackplot(steps, [[0 if math.isnan(value) else value for value in row]
-                                   for _, row in found], labels=[name for name, _ in found],
+                                   for _, row in stacked], labels=[name for name, _ in stacked],
                            alpha=0.75)
-        else:
-            for name, row in found:
-                axis.plot(steps, row, label=name, linewidth=1.4)
+        for name, row in ((name, row) for name, row, is_line in found if is_line):
+            axis.plot(steps, row, label=name, linewidth=1.4)
         axis.set_title(panel.title, fontsize=10, loc="left")
         axis.yaxis.set_major_formatter(axis_format(panel.unit))
         axis.tick_params(labelsize=8)

@@ -23,7 +23,7 @@ struct MetricLabel {
   std::string_view values;
 };
 
-inline constexpr int kMaxMetricLabels = 5;
+inline constexpr int kMaxMetricLabels = 6;
 
 struct MetricSpec {
   std::string_view name;
@@ -93,6 +93,9 @@ inline constexpr std::string_view kMethods = "Generate|Tokenize|Detokenize|GetMo
 inline constexpr std::string_view kBypassReasons =
     "off|draft_down|catching_up|no_pages|no_slot|not_worth_it|no_match|last_token|no_rows|"
     "calibrating|no_draft|draft_failed|draft_context";
+inline constexpr std::string_view kRejections =
+    "queue_full|client_limit|queued_tokens|no_pages|too_large|invalid|not_found|duplicate|"
+    "starting|draining|unavailable";
 inline constexpr MetricType kCounter = MetricType::kCounter;
 inline constexpr MetricType kGauge = MetricType::kGauge;
 inline constexpr MetricType kHistogram = MetricType::kHistogram;
@@ -108,7 +111,12 @@ inline constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kMe
       {"tandem_model_info",
        kGauge,
        "1; what each worker has loaded.",
-       {{{"role", ""}, {"name", ""}, {"format", ""}, {"quantization", ""}, {"parameters", ""}}}},
+       {{{"role", ""},
+         {"name", ""},
+         {"format", ""},
+         {"quantization", ""},
+         {"parameters", ""},
+         {"device", ""}}}},
       {"tandem_ready", kGauge, "1 while requests are taken."},
       {"tandem_worker_up", kGauge, "1 while the worker takes steps.", {{{"role", kRoles}}}},
       {"tandem_worker_restarts_total",
@@ -122,7 +130,7 @@ inline constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kMe
       {"tandem_requests_rejected_total",
        kCounter,
        "Calls refused before they ran.",
-       {{{"reason", "queue_full|invalid|not_found|duplicate|unavailable"}}}},
+       {{{"reason", kRejections}}}},
       {"tandem_requests_running", kGauge, "Requests in steps."},
       {"tandem_requests_waiting", kGauge, "Requests in the queue."},
       {"tandem_requests_limit",

@@ -22,6 +22,10 @@ import panels
 HERE = pathlib.Path(__file__).resolve().parent
 WIDTH = 24  # columns of Grafana's grid
 DATASOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
+# Beside a stack and not on top of it.
+LINE = [model.DynamicConfigValue(id_val="custom.stacking", value={"mode": "none", "group": "A"}),
+        model.DynamicConfigValue(id_val="custom.fillOpacity", value=0),
+        model.DynamicConfigValue(id_val="custom.lineWidth", value=2)]
 
 
 def variable(name, label, query):
@@ -65,6 +69,9 @@ def build_panel(panel, position):
             common_builder.StackingConfig().mode(common.StackingMode.NORMAL).group("A")))
     for index, query in enumerate(panel.queries):
         builder = builder.with_target(target(query, index))
+        if query.is_line:
+            builder = builder.with_override(model.MatcherConfig(id_val="byName", options=query.legend),
+                                            LINE)
     return builder
 
 

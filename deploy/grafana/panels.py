@@ -13,6 +13,7 @@ SELECTOR = 'job=~"$job", instance=~"$instance", model=~"$model"'
 class Query:
     expr: str
     legend: str
+    is_line: bool = False     # of a stack: a line beside it
 
     @property
     def promql(self):
@@ -83,7 +84,8 @@ OVERVIEW = Dashboard(
                Query(total("tandem_generation_tokens_total"), "out"))),
         Panel("Requests", "In steps, in the queue, and the queue's limit.", "short",
               (Query("sum(tandem_requests_running{$S})", "running"),
-               Query("sum(tandem_requests_waiting{$S})", "waiting"))),
+               Query("sum(tandem_requests_waiting{$S})", "waiting"),
+               Query('sum(tandem_requests_limit{$S, state="waiting"})', "queue's limit"))),
         Panel("Calls", "Finished calls by gRPC code.", "reqps",
               (Query(total("tandem_requests_total", "code"), "{{code}}"),), kind="stack"),
         Panel("Refused calls", "Before they ran, by reason.", "reqps",
@@ -132,7 +134,8 @@ MEMORY = Dashboard(
     "tandem-memory", "Tandem VRAM and KV pages",
     "Memory of the device (of the host on a machine without one) and the page pool.", (
         Panel("Memory by role and kind", "Stacked, against the budget.", "bytes",
-              (Query("sum by (role, kind) (tandem_vram_bytes{$S})", "{{role}} {{kind}}"),),
+              (Query("sum by (role, kind) (tandem_vram_bytes{$S})", "{{role}} {{kind}}"),
+               Query("sum(tandem_vram_budget_bytes{$S})", "budget", is_line=True)),
               kind="stack"),
         Panel("Memory of the device", "Total, free, budget, and used by nothing of Tandem.",
               "bytes",
@@ -194,9 +197,9 @@ WORKERS = Dashboard(
         Panel("Start", "Weights in place, then until steps are taken.", "s",
               (Query("max by (role, phase) (tandem_model_load_duration_seconds{$S})",
                      "{{role}} {{phase}}"),), kind="stat"),
-        Panel("Model", "What each worker has loaded, in parameters.", "short",
-              (Query("max by (role, name, quantization) (tandem_model_info{$S})",
-                     "{{role}}: {{name}} {{quantization}}"),), kind="stat"),
+        Panel("Model", "What each worker has loaded, and on which device.", "short",
+              (Query("max by (role, name, quantization, device) (tandem_model_info{$S})",
+                     "{{role}}: {{name}} {{quantization}} on {{device}}"),), kind="stat"),
         Panel("Time of a step, p90", "As the gateway sees it, and as the worker measures it.", "s",
               (Query(quantile(0.9, "tandem_step_duration_seconds", "role, phase"),
                      "{{role}} {{phase}}"),)),

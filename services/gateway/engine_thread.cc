@@ -6,9 +6,15 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
+#include "common/rpc/status_convert.h"
 
 namespace tandem::gateway {
 namespace {
+
+// A refusal that clients and metrics tell by its reason.
+absl::Status Refusal(const char* reason, const std::string& message) {
+  return rpc::WithDetails(absl::ResourceExhaustedError(message), {.reason = reason});
+}
 
 // Deadlines of waiting requests and workers that come back are seen this soon; with no
 // request only the gauges of the workers wait for it.
@@ -78,9 +84,10 @@ absl::StatusOr<TicketId> EngineThread::Submit(GenerationRequest request,
   const auto num_tokens = static_cast<int64_t>(request.prompt.size());
   // One prompt that fits the pool is always let in.
   if (num_requests_ > 0 && num_queued_tokens_ + num_tokens > limits_.max_queued_tokens) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "the queue is full: prompts of ", num_queued_tokens_, " tokens run or wait, with the ",
-        num_tokens, " of this one more than the limit of ", limits_.max_queued_tokens));
+    return Refusal("TOKEN_LIMIT",
+                   absl::StrCat("the queue is full: prompts of ", num_queued_tokens_,
+                                " tokens run or wait, with the ", num_tokens,
+                                " of this one more than the limit of ", limits_.max_queued_tokens));
   }
   if (!request_ids_.insert(request.request_id).second) {
     return absl::AlreadyExistsError(
@@ -97,16 +104,16 @@ absl::StatusOr<TicketId> EngineThread::Submit(GenerationRequest request,
 
 absl::Status EngineThread::CheckRoomLocked(const std::string& client) const {
   if (num_requests_ >= limits_.max_requests) {
-    return absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", num_requests_,
-                                                     " requests run or wait, at most ",
-                                                     limits_.max_requests));
+    return Refusal("QUEUE_FULL",
+                   absl::StrCat("the queue is full: ", num_requests_,
+                                " requests run or wait, at most ", limits_.max_requests));
   }
   const auto own = num_requests_of_.find(client);
   if (limits_.max_requests_per_client > 0 && own != num_requests_of_.end() &&
       own->second >= limits_.max_requests_per_client) {
-    return absl::ResourceExhaustedError(absl::StrCat("this client has ", own->second,
-                                                     " requests that run or wait, at most ",
-                                                     limits_.max_requests_per_client));
+    return Refusal("CLIENT_LIMIT", absl::StrCat("this client has ", own->second,
+                                                " requests that run or wait, at most ",
+                                                limits_.max_requests_per_client));
   }
   return absl::OkStatus();
 }

@@ -9,6 +9,7 @@
 #include "common/ipc/path_lock.h"
 #include "common/rpc/credentials.h"
 #include "common/telemetry/log.h"
+#include "google/protobuf/stubs/logging.h"
 #include "grpc/grpc.h"
 #include "grpc/support/log.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
@@ -32,6 +33,11 @@ constexpr int kMinPingIntervalMs = 10'000;
 
 // gRPC's own lines go where ours go; most of them are of use to nobody.
 void LogOfGrpc(gpr_log_func_args* args) { LogDebug(absl::StrCat("grpc: ", args->message)); }
+
+// So do Protobuf's, which has one for each request that is no message.
+void LogOfProtobuf(google::protobuf::LogLevel, const char*, int, const std::string& message) {
+  LogDebug(absl::StrCat("protobuf: ", message));
+}
 
 void Limit(const ServerOptions& options, grpc::ServerBuilder* builder) {
   builder->SetResourceQuota(grpc::ResourceQuota("gateway").Resize(kMaxBufferBytes));
@@ -69,6 +75,7 @@ absl::StatusOr<std::unique_ptr<GatewayServer>> GatewayServer::Start(const Server
   static const bool is_held = (grpc_init(), true);
   (void)is_held;
   gpr_set_log_function(LogOfGrpc);
+  google::protobuf::SetLogHandler(LogOfProtobuf);
   RETURN_IF_ERROR(CheckAddress(options.listen));
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ServerCredentials> credentials,
                    rpc::MakeServerCredentials(options.listen, options.security));

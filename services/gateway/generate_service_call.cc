@@ -12,6 +12,7 @@
 #include "common/telemetry/trace_context.h"
 #include "services/gateway/service_client.h"
 #include "services/gateway/service_errors.h"
+#include "services/gateway/service_wire.h"
 #include "services/gateway/validation.h"
 
 namespace tandem::gateway {
@@ -42,7 +43,7 @@ std::string TraceparentOf(const grpc::CallbackServerContext& context) {
 }  // namespace
 
 GenerateCall* GenerateCall::Start(grpc::CallbackServerContext* context,
-                                  const v1::GenerateRequest& request, const Backend* backend,
+                                  const grpc::ByteBuffer& request, const Backend* backend,
                                   const absl::Status& unavailable, MetricsObserver* metrics) {
   const std::shared_ptr<GenerateCall> call(new GenerateCall(context, metrics));
   call->self_ = call;
@@ -61,12 +62,14 @@ GenerateCall::GenerateCall(grpc::CallbackServerContext* context, MetricsObserver
 // What was never taken waits no more.
 GenerateCall::~GenerateCall() { metrics_->OnBuffered(-reported_bytes_); }
 
-absl::Status GenerateCall::Submit(const v1::GenerateRequest& message, const Backend& backend) {
+absl::Status GenerateCall::Submit(const grpc::ByteBuffer& bytes, const Backend& backend) {
   const ServedModel& model = *backend.model;
-  RETURN_IF_ERROR(CheckModelName(message.model(), model.name()));
   engine_ = backend.engine;
   const std::string client = ClientKeyOf(*context_);
   RETURN_IF_ERROR(engine_->CheckRoom(client));
+  v1::GenerateRequest message;
+  RETURN_IF_ERROR(ParseMessage(bytes, &message));
+  RETURN_IF_ERROR(CheckModelName(message.model(), model.name()));
   RETURN_IF_ERROR(Validate(message, model.vocab_size()));
   ASSIGN_OR_RETURN(GenerationRequest request,
                    ToGenerationRequest(message, model,
@@ -173,7 +176,8 @@ void GenerateCall::Pump() {
     }
   }
   if (!end.has_value()) {
-    StartWrite(&message_);
+    bytes_ = SerializeMessage(message_);
+    StartWrite(&bytes_);
     return;
   }
   FinishWith(*end);
@@ -183,6 +187,7 @@ void GenerateCall::FinishWith(const absl::Status& end) {
   const grpc::Status status = rpc::ToGrpcStatus(end);
   metrics_->OnCall({.method = "Generate",
                     .code = rpc::CodeName(status.error_code()),
+                    .reason = rpc::DetailsOf(end).reason,
                     .finish_reason = finish_reason_,
                     .is_rejected = !was_started_,
                     .duration = Clock::Steady().Now() - arrival_,

@@ -17,15 +17,15 @@
 namespace tandem::gateway {
 
 // Lives until both the engine and gRPC have let go of it.
-class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
+class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                            public GenerationSink,
                            public std::enable_shared_from_this<GenerateCall> {
  public:
   // Begins the call and hands it to the engine, or ends it with an error. The reactor to
   // give to gRPC; it takes care of itself. `backend` may be null: not ready yet.
-  static GenerateCall* Start(grpc::CallbackServerContext* context,
-                             const v1::GenerateRequest& request, const Backend* backend,
-                             const absl::Status& unavailable, MetricsObserver* metrics);
+  static GenerateCall* Start(grpc::CallbackServerContext* context, const grpc::ByteBuffer& request,
+                             const Backend* backend, const absl::Status& unavailable,
+                             MetricsObserver* metrics);
 
   ~GenerateCall() override;
 
@@ -44,7 +44,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
  private:
   GenerateCall(grpc::CallbackServerContext* context, MetricsObserver* metrics);
 
-  absl::Status Submit(const v1::GenerateRequest& request, const Backend& backend);
+  absl::Status Submit(const grpc::ByteBuffer& request, const Backend& backend);
   // Ends the request in the engine, unless it is over.
   void CancelRequest(const char* why);
   // Writes what waits, if nothing is being written.
@@ -65,7 +65,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<v1::GenerateResponse>
   mutable std::mutex mutex_;  // of what follows
   StreamBuffer buffer_;
   StreamDescription stream_;
-  v1::GenerateResponse message_;  // being written
+  v1::GenerateResponse message_;
+  grpc::ByteBuffer bytes_;  // of it, being written
   bool is_writing_ = false;
   bool is_finishing_ = false;
   absl::Status cancelled_;  // why, once the call is cancelled

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <string_view>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -10,6 +12,7 @@
 #include "common/base/host_memory.h"
 #include "common/telemetry/log.h"
 #include "common/telemetry/trace_context.h"
+#include "services/gateway/process_events.h"
 
 namespace tandem::gateway {
 namespace {
@@ -18,6 +21,27 @@ double Seconds(absl::Duration duration) { return absl::ToDoubleSeconds(duration)
 
 const char* FormatOf(const std::string& model_path) {
   return absl::EndsWith(model_path, ".gguf") ? "gguf" : "safetensors";
+}
+
+// The label of tandem_requests_rejected_total: by the error's reason, else by its code.
+const char* RejectionOf(const CallInfo& call) {
+  static constexpr std::pair<std::string_view, const char*> kByReason[] = {
+      {"QUEUE_FULL", "queue_full"},     {"CLIENT_LIMIT", "client_limit"},
+      {"TOKEN_LIMIT", "queued_tokens"}, {"PROMPT_TOO_LONG", "too_large"},
+      {"STARTING", "starting"},         {"DRAINING", "draining"}};
+  static constexpr std::pair<std::string_view, const char*> kByCode[] = {
+      {"RESOURCE_EXHAUSTED", "no_pages"},
+      {"INVALID_ARGUMENT", "invalid"},
+      {"NOT_FOUND", "not_found"},
+      {"ALREADY_EXISTS", "duplicate"},
+      {"UNAVAILABLE", "unavailable"}};
+  for (const auto& [reason, label] : kByReason) {
+    if (call.reason == reason) return label;
+  }
+  for (const auto& [code, label] : kByCode) {
+    if (call.code == code) return label;
+  }
+  return nullptr;
 }
 
 // Lines logged since the last call; `counted` remembers.
@@ -62,18 +86,19 @@ MetricsObserver::MetricsObserver(Metrics* metrics)
       });
 }
 
-// The host's memory: where the device has its own, the workers' links tell it.
+// Of the device as its worker told, or of the host where that is the device.
 void MetricsObserver::ReportMemory(const Memory& memory, Metrics* metrics) {
-  const HostMemory host = ReadHostMemory();
+  HostMemory device = {.total_bytes = memory.device_total, .available_bytes = memory.device_free};
+  if (device.total_bytes == 0) device = ReadHostMemory();
   int64_t accounted = memory.pool;
   int64_t budget = memory.pool;
   for (int role = 0; role < kNumRoles; ++role) {
     accounted += memory.of_role[role];
     budget += memory.budget_of_role[role];
   }
-  const int64_t used = host.total_bytes - host.available_bytes;
-  metrics->Set(Metric::kVramTotal, static_cast<double>(host.total_bytes));
-  metrics->Set(Metric::kVramFree, static_cast<double>(host.available_bytes));
+  const int64_t used = device.total_bytes - device.available_bytes;
+  metrics->Set(Metric::kVramTotal, static_cast<double>(device.total_bytes));
+  metrics->Set(Metric::kVramFree, static_cast<double>(device.available_bytes));
   metrics->Set(Metric::kVramBudget, static_cast<double>(budget));
   metrics->Set(Metric::kVramUnaccounted,
                static_cast<double>(std::max<int64_t>(0, used - accounted)));
@@ -169,17 +194,16 @@ void MetricsObserver::OnGauges(const EngineGauges& gauges) {
 void MetricsObserver::OnConnected(Role role, const WorkerDescription& worker,
                                   const ConnectionInfo& info) {
   const char* name = RoleName(role);
-  metrics_->SetInfo(Metric::kModelInfo, {name, worker.name, FormatOf(worker.model_path),
-                                         worker.quantization, absl::StrCat(worker.num_parameters)});
+  metrics_->SetInfo(Metric::kModelInfo,
+                    {name, worker.name, FormatOf(worker.model_path), worker.quantization,
+                     absl::StrCat(worker.num_parameters), worker.device});
   metrics_->Set(Metric::kModelLoadDuration, {name, "load"}, Seconds(worker.load));
   metrics_->Set(Metric::kModelLoadDuration, {name, "warmup"}, Seconds(worker.warmup));
-  const int index = static_cast<int>(role);
-  memory_->budget_of_role[index] = worker.weight_bytes + worker.workspace_bytes;
-  memory_->of_role[index] = worker.weight_bytes + worker.workspace_bytes + worker.other_bytes;
+  memory_->budget_of_role[static_cast<int>(role)] = worker.weight_bytes + worker.workspace_bytes;
+  NoteMemory(role, worker);
   metrics_->Set(Metric::kVramBytes, {name, "weights"}, static_cast<double>(worker.weight_bytes));
   metrics_->Set(Metric::kVramBytes, {name, "workspace"},
                 static_cast<double>(worker.workspace_bytes));
-  metrics_->Set(Metric::kVramBytes, {name, "other"}, static_cast<double>(worker.other_bytes));
   if (role == Role::kTarget) {
     metrics_->SetModel(worker.name);
     memory_->page = worker.page_bytes;
@@ -195,6 +219,26 @@ void MetricsObserver::OnConnected(Role role, const WorkerDescription& worker,
   }
   LogDebug(absl::StrCat("connected to the ", name, ": ", worker.name, " ", worker.quantization,
                         ", steps by ", info.is_ring ? "ring" : "gRPC"));
+}
+
+void MetricsObserver::NoteMemory(Role role, const WorkerDescription& worker) {
+  memory_->of_role[static_cast<int>(role)] =
+      worker.weight_bytes + worker.workspace_bytes + worker.other_bytes;
+  metrics_->Set(Metric::kVramBytes, {RoleName(role), "other"},
+                static_cast<double>(worker.other_bytes));
+  if (role != Role::kTarget) return;
+  memory_->device_free = worker.device_free_bytes;
+  memory_->device_total = worker.device_total_bytes;
+}
+
+void MetricsObserver::OnAskedAgain(Role role, const WorkerDescription& worker) {
+  NoteMemory(role, worker);
+}
+
+void MetricsObserver::OnHung(Role role) {
+  LogError(
+      absl::StrCat("the ", RoleName(role), " hangs: it did not answer a step, and no call since"));
+  PrintHung(RoleName(role));
 }
 
 void MetricsObserver::OnLost(Role role, const absl::Status& status) {
@@ -214,13 +258,8 @@ void MetricsObserver::OnCall(const CallInfo& call) {
   metrics_->Add(Metric::kRequests, {call.method, call.code, call.finish_reason});
   metrics_->Observe(Metric::kRequestDuration, {call.method}, Seconds(call.duration));
   LogCall(call);
-  const char* reason = call.code == "RESOURCE_EXHAUSTED" ? "queue_full"
-                       : call.code == "INVALID_ARGUMENT" ? "invalid"
-                       : call.code == "NOT_FOUND"        ? "not_found"
-                       : call.code == "ALREADY_EXISTS"   ? "duplicate"
-                       : call.code == "UNAVAILABLE"      ? "unavailable"
-                                                         : nullptr;
-  if (call.is_rejected && reason != nullptr) metrics_->Add(Metric::kRequestsRejected, {reason});
+  const char* reason = call.is_rejected ? RejectionOf(call) : nullptr;
+  if (reason != nullptr) metrics_->Add(Metric::kRequestsRejected, {reason});
 }
 
 void MetricsObserver::OnSent(absl::Duration waited) {

@@ -15,7 +15,8 @@ namespace tandem::gateway {
 // A call that ended, of any method.
 struct CallInfo {
   const char* method = "";
-  std::string code;  // of gRPC
+  std::string code;    // of gRPC
+  std::string reason;  // of its ErrorInfo; may be empty
   const char* finish_reason = "none";
   bool is_rejected = true;  // if it failed: before it had begun
   absl::Duration duration;
@@ -42,6 +43,9 @@ class MetricsObserver final : public EngineObserver, public LinkObserver {
 
   void OnConnected(Role role, const WorkerDescription& worker, const ConnectionInfo& info) override;
   void OnLost(Role role, const absl::Status& status) override;
+  // Tells the supervisor, which ends the process and starts another.
+  void OnHung(Role role) override;
+  void OnAskedAgain(Role role, const WorkerDescription& worker) override;
   void OnRefused(Role role, const absl::Status& status) override;
   void OnRingFailed(Role role, const absl::Status& status) override;
 
@@ -61,7 +65,11 @@ class MetricsObserver final : public EngineObserver, public LinkObserver {
     std::atomic<int64_t> budget_of_role[kNumRoles] = {};
     std::atomic<int64_t> pool = 0;
     std::atomic<int64_t> page = 0;
+    // Of the device; total 0: it is the host's.
+    std::atomic<int64_t> device_total = 0;
+    std::atomic<int64_t> device_free = 0;
   };
+  void NoteMemory(Role role, const WorkerDescription& worker);
   static void ReportMemory(const Memory& memory, Metrics* metrics);
 
   Metrics* metrics_;

@@ -42,6 +42,8 @@ int PrintError(ExitCode code, const absl::Status& status) {
   return code;
 }
 
+void PrintHung(const char* worker) { PrintLine({{"event", "hung"}, {"process", worker}}); }
+
 void PrepareProcess() {
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);

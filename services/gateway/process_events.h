@@ -14,9 +14,11 @@ namespace tandem::gateway {
 // Lines of JSON on standard output, read by the supervisor:
 //   {"event":"ready","grpc":"127.0.0.1:50051","metrics":"127.0.0.1:9090"}
 //   {"event":"error","exit_code":5,"message":"..."}
+//   {"event":"hung","process":"target"}   to be killed and started anew
 void PrintReady(const std::string& grpc_address, const std::string& metrics_address);
 // Returns `code`.
 int PrintError(ExitCode code, const absl::Status& status);
+void PrintHung(const char* worker);
 
 // To be called first, while the process has one thread: blocks SIGTERM and SIGINT for the
 // waiter below, ignores SIGPIPE and SIGHUP.

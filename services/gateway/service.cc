@@ -11,6 +11,7 @@
 #include "services/gateway/generate_service_call.h"
 #include "services/gateway/request_limits.h"
 #include "services/gateway/service_errors.h"
+#include "services/gateway/service_wire.h"
 #include "services/gateway/validation.h"
 #include "services/gateway/version.h"
 
@@ -109,23 +110,30 @@ bool GatewayServiceImpl::is_draining() const {
   return is_draining_;
 }
 
-grpc::ServerWriteReactor<v1::GenerateResponse>* GatewayServiceImpl::Generate(
-    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
+grpc::ServerWriteReactor<grpc::ByteBuffer>* GatewayServiceImpl::Generate(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
   const bool is_draining = this->is_draining();
   return GenerateCall::Start(context, *request, is_draining ? nullptr : backend(),
                              is_draining ? DrainingError() : StartingError(), metrics_);
 }
 
-template <class Run>
+template <class Request, class Response, class Run>
 grpc::ServerUnaryReactor* GatewayServiceImpl::RunUnary(const char* method,
                                                        grpc::CallbackServerContext* context,
-                                                       Run run) {
+                                                       const grpc::ByteBuffer& request,
+                                                       grpc::ByteBuffer* response, Run run) {
   const absl::Duration start = Clock::Steady().Now();
   const Backend* backend = this->backend();
-  const grpc::Status status =
-      rpc::ToGrpcStatus(WithRetry(backend == nullptr ? StartingError() : run(*backend)));
+  Request message;
+  Response answer;
+  absl::Status result = backend == nullptr ? StartingError() : ParseMessage(request, &message);
+  if (result.ok()) result = run(*backend, message, &answer);
+  result = WithRetry(std::move(result));
+  if (result.ok()) *response = SerializeMessage(answer);
+  const grpc::Status status = rpc::ToGrpcStatus(result);
   metrics_->OnCall({.method = method,
                     .code = rpc::CodeName(status.error_code()),
+                    .reason = rpc::DetailsOf(result).reason,
                     .duration = Clock::Steady().Now() - start});
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(status);
@@ -133,27 +141,33 @@ grpc::ServerUnaryReactor* GatewayServiceImpl::RunUnary(const char* method,
 }
 
 grpc::ServerUnaryReactor* GatewayServiceImpl::Tokenize(grpc::CallbackServerContext* context,
-                                                       const v1::TokenizeRequest* request,
-                                                       v1::TokenizeResponse* response) {
-  return RunUnary("Tokenize", context, [&](const Backend& backend) {
-    return gateway::Tokenize(*backend.model, *request, response);
-  });
+                                                       const grpc::ByteBuffer* request,
+                                                       grpc::ByteBuffer* response) {
+  return RunUnary<v1::TokenizeRequest, v1::TokenizeResponse>(
+      "Tokenize", context, *request, response,
+      [](const Backend& backend, const auto& message, auto* answer) {
+        return gateway::Tokenize(*backend.model, message, answer);
+      });
 }
 
 grpc::ServerUnaryReactor* GatewayServiceImpl::Detokenize(grpc::CallbackServerContext* context,
-                                                         const v1::DetokenizeRequest* request,
-                                                         v1::DetokenizeResponse* response) {
-  return RunUnary("Detokenize", context, [&](const Backend& backend) {
-    return gateway::Detokenize(*backend.model, *request, response);
-  });
+                                                         const grpc::ByteBuffer* request,
+                                                         grpc::ByteBuffer* response) {
+  return RunUnary<v1::DetokenizeRequest, v1::DetokenizeResponse>(
+      "Detokenize", context, *request, response,
+      [](const Backend& backend, const auto& message, auto* answer) {
+        return gateway::Detokenize(*backend.model, message, answer);
+      });
 }
 
 grpc::ServerUnaryReactor* GatewayServiceImpl::GetModel(grpc::CallbackServerContext* context,
-                                                       const v1::GetModelRequest* request,
-                                                       v1::GetModelResponse* response) {
-  return RunUnary("GetModel", context, [&](const Backend& backend) {
-    return gateway::GetModel(backend, *request, response);
-  });
+                                                       const grpc::ByteBuffer* request,
+                                                       grpc::ByteBuffer* response) {
+  return RunUnary<v1::GetModelRequest, v1::GetModelResponse>(
+      "GetModel", context, *request, response,
+      [](const Backend& backend, const auto& message, auto* answer) {
+        return gateway::GetModel(backend, message, answer);
+      });
 }
 
 }  // namespace tandem::gateway

@@ -10,9 +10,15 @@
 
 namespace tandem::gateway {
 
-// Handlers validate, hand over and translate. UNAVAILABLE until SetBackend and after Drain.
-// Thread-safe.
-class GatewayServiceImpl final : public v1::GatewayService::CallbackService {
+// The methods on bytes (service_wire.h).
+using GatewayMethods = v1::GatewayService::WithRawCallbackMethod_Generate<
+    v1::GatewayService::WithRawCallbackMethod_Tokenize<
+        v1::GatewayService::WithRawCallbackMethod_Detokenize<
+            v1::GatewayService::WithRawCallbackMethod_GetModel<v1::GatewayService::Service>>>>;
+
+// Handlers parse, validate, hand over and translate. UNAVAILABLE until SetBackend and after
+// Drain. Thread-safe.
+class GatewayServiceImpl final : public GatewayMethods {
  public:
   // `metrics` is borrowed.
   explicit GatewayServiceImpl(MetricsObserver* metrics) : metrics_(metrics) {}
@@ -22,25 +28,26 @@ class GatewayServiceImpl final : public v1::GatewayService::CallbackService {
   // No new Generate is taken.
   void Drain();
 
-  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
-      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* request) override;
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
-                                     const v1::TokenizeRequest* request,
-                                     v1::TokenizeResponse* response) override;
+                                     const grpc::ByteBuffer* request,
+                                     grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
-                                       const v1::DetokenizeRequest* request,
-                                       v1::DetokenizeResponse* response) override;
+                                       const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* response) override;
   grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context,
-                                     const v1::GetModelRequest* request,
-                                     v1::GetModelResponse* response) override;
+                                     const grpc::ByteBuffer* request,
+                                     grpc::ByteBuffer* response) override;
 
  private:
   // The backend; null while it is not there.
   const Backend* backend() const;
   bool is_draining() const;
-  // Runs a unary method: `run(backend)` fills the response.
-  template <class Run>
+  // Runs a unary method: `run(model, request, response)` fills the response.
+  template <class Request, class Response, class Run>
   grpc::ServerUnaryReactor* RunUnary(const char* method, grpc::CallbackServerContext* context,
+                                     const grpc::ByteBuffer& request, grpc::ByteBuffer* response,
                                      Run run);
 
   MetricsObserver* metrics_;

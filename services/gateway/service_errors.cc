@@ -55,9 +55,13 @@ absl::Status CheckPromptLength(const v1::GenerateRequest& request, int64_t num_p
 
 absl::Status WithRetry(absl::Status status, absl::Duration delay) {
   const bool may_retry = absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
-  if (!may_retry || !rpc::DetailsOf(status).reason.empty()) return status;
-  const char* reason = absl::IsUnavailable(status) ? "WORKER_LOST" : "OVERLOADED";
-  return rpc::WithDetails(std::move(status), {.reason = reason, .retry_delay = delay});
+  rpc::ErrorDetails details = rpc::DetailsOf(status);
+  if (!may_retry || details.retry_delay > absl::ZeroDuration()) return status;
+  if (details.reason.empty()) {
+    details.reason = absl::IsUnavailable(status) ? "WORKER_LOST" : "OVERLOADED";
+  }
+  details.retry_delay = delay;
+  return rpc::WithDetails(std::move(status), details);
 }
 
 }  // namespace tandem::gateway

@@ -1,5 +1,7 @@
 #include "services/gateway/validation.h"
 
+#include <cmath>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/status_convert.h"
@@ -18,13 +20,20 @@ struct NumberRule {
   bool excludes_max = false;
 };
 
+// Whole numbers as such: not 2.14748e+09.
+std::string Text(double value) {
+  constexpr double kExact = 9e15;
+  const bool is_whole = std::abs(value) < kExact && value == std::floor(value);
+  return is_whole ? absl::StrCat(static_cast<int64_t>(value)) : absl::StrCat(value);
+}
+
 absl::Status Check(const NumberRule& rule) {
   const bool above = rule.excludes_min ? rule.value > rule.min : rule.value >= rule.min;
   const bool below = rule.excludes_max ? rule.value < rule.max : rule.value <= rule.max;
   if (above && below) return absl::OkStatus();
-  return InvalidField(
-      rule.field, absl::StrCat("is ", rule.value, ", must be in ", rule.excludes_min ? "(" : "[",
-                               rule.min, ", ", rule.max, rule.excludes_max ? ")" : "]"));
+  return InvalidField(rule.field, absl::StrCat("is ", Text(rule.value), ", must be in ",
+                                               rule.excludes_min ? "(" : "[", Text(rule.min), ", ",
+                                               Text(rule.max), rule.excludes_max ? ")" : "]"));
 }
 
 absl::Status CheckTokenId(const std::string& field, int32_t id, int32_t vocab_size) {

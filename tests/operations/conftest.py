@@ -21,10 +21,10 @@ PROMPTS = ["The sea was calm and", "1 2 3 4 5 6 7 8 9", "A list of colours: red,
 
 
 def put_under_load(client, server, seconds):
-    """Requests of every kind that a panel shows, the draft's death among them."""
+    """Requests of every kind that a panel shows, the death of both workers among them."""
     pb = client.pb
     end = time.monotonic() + seconds
-    killed = False
+    doomed = ["draft", "target"]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         number = 0
         while time.monotonic() < end:
@@ -34,9 +34,8 @@ def put_under_load(client, server, seconds):
                           range(number, number + 4)))
             number += 4
             client.stub.Tokenize(pb.TokenizeRequest(text="a few words"))
-            if not killed and time.monotonic() > end - seconds / 2:
-                server.kill_worker("draft")
-                killed = True
+            if doomed and time.monotonic() > end - seconds * len(doomed) / 3:
+                server.kill_worker(doomed.pop(0))
 
 
 class Scenario:
@@ -56,8 +55,9 @@ def scenario(api, models, tmp_path_factory):  # noqa: F811
         start = time.time()
         put_under_load(Client(api, server.address), server,
                        float(os.environ.get("TANDEM_LOAD_S", LOAD_S)))
-        prometheus.wait('tandem_worker_up{role="draft"} == 1 and on (role) '
-                        "sum by (role) (tandem_worker_restarts_total) > 0")
+        for role in ("draft", "target"):
+            prometheus.wait(f'tandem_worker_up{{role="{role}"}} == 1 and on (role) '
+                            "sum by (role) (tandem_worker_restarts_total) > 0")
         # A recording rule sees the last scrape one evaluation later.
         prometheus.wait("instance:tandem_speedup:ratio_rate5m")
         yield Scenario(server, prometheus, start, time.time())

@@ -69,6 +69,44 @@ def test_takes_chats_and_token_ids(client):
     assert client.get_model().target.up
 
 
+def test_every_field_of_the_contract_can_be_set(client):
+    """Options has what GenerateRequest has: one that is added there is missed here."""
+    import dataclasses
+
+    from tandem.gateway.v1 import gateway_pb2 as pb
+    from tandem_client import Options
+
+    options = {field.name for field in dataclasses.fields(Options)}
+    contract = {"parse_special_tokens", "model", "request_id", "priority"}
+    for message in (pb.Sampling, pb.Stopping, pb.Speculation, pb.Output):
+        contract |= {field.name for field in message.DESCRIPTOR.fields}
+    assert contract - options == {"speculation_trace"}
+
+    stream = client.generate("The sea was", Options(max_tokens=4, min_tokens=4, top_logprobs=2,
+                                                    ignore_eos=True, priority=3))
+    for delta in stream:
+        assert all(len(top) == 2 for top in delta.top_logprobs)
+    assert stream.answer.finished.usage.output_tokens == 4
+
+
+def test_a_client_with_a_key_is_one_client(messages, models):
+    from tandem_client import Client, Options, TandemError
+
+    server = Server("--max-requests-per-client", "1").wait_ready()
+    try:
+        with Client(server.address, api_key="one") as one, \
+                Client(server.address, api_key="two") as two:
+            long = one.generate("1 2 3", Options(max_tokens=400, ignore_eos=True))
+            with pytest.raises(TandemError) as caught:
+                one.complete("4 5 6", Options(max_tokens=1))
+            assert caught.value.is_overload and caught.value.reason == "CLIENT_LIMIT"
+            assert two.complete("4 5 6", Options(max_tokens=1)).finished
+            long.cancel()
+        assert server.metric("tandem_requests_rejected_total", reason="client_limit") == 1
+    finally:
+        assert server.stop() == 0
+
+
 def test_errors_carry_reason_and_fields(client):
     from tandem_client import Options, TandemError
 

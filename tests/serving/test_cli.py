@@ -153,6 +153,23 @@ def test_what_is_misspelt_is_named_with_the_nearest(arguments, message):
     assert message in result.stderr
 
 
+def test_what_cannot_be_sent_or_written_is_told(server):
+    command = [str(BIN / "tandem"), "generate", "--endpoint", server.address, "--max-tokens", "4"]
+    for arguments, word in ((["--prompt", b"\xff\xfe"], "prompt is not UTF-8"),
+                            (["--chat", "--prompt", b"\xff\xfe"], "message is not UTF-8"),
+                            (["--prompt", "x", "--stop", b"\xff"], "--stop is not UTF-8")):
+        result = subprocess.run([*command, *arguments], capture_output=True, timeout=60, check=False)
+        assert result.returncode == 2
+        assert result.stderr.startswith(b"tandem: ") and word.encode() in result.stderr
+    too_long = tandem("generate", "--endpoint", server.address, "--prompt", "-",
+                      text_in="word " * 400_000)
+    assert too_long.returncode == 2 and "at most 1048576" in too_long.stderr
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        result = subprocess.run([*command, "--prompt", "x"], stdout=full, stderr=subprocess.PIPE,
+                                text=True, timeout=60, check=False)
+    assert result.returncode == 1 and "No space left" in result.stderr
+
+
 def test_two_servers_do_not_share_a_socket_folder(start_server, tmp_path):
     folder = tmp_path / "sockets"
     start_server("--socket-dir", str(folder))

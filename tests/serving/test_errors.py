@@ -68,6 +68,42 @@ def test_too_long_message_is_refused(client):
     assert client.generate("Hi", max_tokens=2)[2].usage.output_tokens == 2
 
 
+def test_bytes_that_are_no_request_are_invalid(client, server):
+    """gRPC's own handlers answered UNIMPLEMENTED, without a word, to text that is not UTF-8."""
+    service = "/tandem.gateway.v1.GatewayService/"
+    raw = {"request_serializer": bytes, "response_deserializer": bytes}
+    stream = client.channel.unary_stream(service + "Generate", **raw)
+    unary = client.channel.unary_unary(service + "Tokenize", **raw)
+    before = server.metric("tandem_requests_rejected_total", reason="invalid")
+    for damaged in (b"\x12\x02\xff\xfe", b"\x12\x7f", b"\xff" * 9):
+        for call in (lambda: list(stream(damaged)), lambda: unary(damaged)):
+            with pytest.raises(grpc.RpcError) as error:
+                call()
+            assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert "UTF-8" in error.value.details()
+    assert server.metric("tandem_requests_rejected_total", reason="invalid") == before + 6
+    assert client.generate("Hi", max_tokens=2)[2].usage.output_tokens == 2
+
+
+def test_odd_but_sound_requests_are_answered(client):
+    context = client.stub.GetModel(client.pb.GetModelRequest()).context_length_tokens
+    with pytest.raises(grpc.RpcError) as error:
+        client.run(client.request(token_ids=[5] * context))
+    assert "PROMPT_TOO_LONG" in str(error.value.trailing_metadata())
+    for request in (client.request(token_ids=[5]), client.request("a\0b"),
+                    client.request("Hi", seed=2**64 - 1, temperature=1.0),
+                    client.request("Hi", top_k=2**31 - 1, temperature=100.0, seed=0)):
+        request.stopping.max_tokens = 3
+        request.stopping.ignore_eos = True
+        assert client.run(request)[2].usage.output_tokens == 3
+    # Fields of a later version are ignored.
+    later = client.request("Hi", max_tokens=3).SerializeToString() + b"\xfa\x3f\x01x"
+    stream = client.channel.unary_stream("/tandem.gateway.v1.GatewayService/Generate",
+                                         request_serializer=bytes,
+                                         response_deserializer=client.pb.GenerateResponse.FromString)
+    assert list(stream(later))[-1].finished.usage.output_tokens == 3
+
+
 def test_unknown_model_is_not_found(client):
     request = client.request("Hi")
     request.model = "no-such-model"

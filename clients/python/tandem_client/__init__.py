@@ -1,7 +1,7 @@
 """Client of Tandem: streams answers, synchronous and asynchronous.
 
     with Client("localhost:50051") as client:
-        for delta in client.generate("Once upon a time", max_tokens=64):
+        for delta in client.generate("Once upon a time", Options(max_tokens=64)):
             print(delta.text, end="", flush=True)
 """
 

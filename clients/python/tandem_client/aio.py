@@ -49,8 +49,10 @@ class AsyncStream(AsyncIterator[Delta]):
 class AsyncClient:
     """As Client, for one event loop."""
 
-    def __init__(self, target: str, tls: channel.Tls | None = None) -> None:
+    def __init__(self, target: str, tls: channel.Tls | None = None,
+                 api_key: str | None = None) -> None:
         options = channel.channel_options()
+        self._metadata = [("x-api-key", api_key)] if api_key else []
         self._channel = (grpc.aio.secure_channel(target, tls.credentials(), options) if tls
                          else grpc.aio.insecure_channel(target, options))
         self._stub: Any = gateway_pb2_grpc.GatewayServiceStub(self._channel)  # type: ignore
@@ -60,7 +62,7 @@ class AsyncClient:
                        traceparent: str | None = None) -> AsyncStream:
         """As Client.generate."""
         request = to_message(prompt, options)
-        metadata = [("traceparent", traceparent)] if traceparent else None
+        metadata = self._metadata + ([("traceparent", traceparent)] if traceparent else [])
         for attempt in range(overload_retries + 1):
             call = self._stub.Generate(request, timeout=timeout_s, metadata=metadata)
             try:

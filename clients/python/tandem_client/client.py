@@ -52,10 +52,15 @@ class Stream(Iterator[Delta]):
 
 
 class Client:
-    """One connection, or one to each address of "dns:///name:port". Thread-safe."""
+    """One connection, or one to each address of "dns:///name:port". Thread-safe.
 
-    def __init__(self, target: str, tls: channel.Tls | None = None) -> None:
+    Servers share their time fairly between clients, told apart by `api_key` or else by address.
+    """
+
+    def __init__(self, target: str, tls: channel.Tls | None = None,
+                 api_key: str | None = None) -> None:
         options = channel.channel_options()
+        self._metadata = [("x-api-key", api_key)] if api_key else []
         self._channel = (grpc.secure_channel(target, tls.credentials(), options) if tls
                          else grpc.insecure_channel(target, options))
         self._stub: Any = gateway_pb2_grpc.GatewayServiceStub(self._channel)  # type: ignore
@@ -69,7 +74,7 @@ class Client:
         asks for. Raises TandemError.
         """
         request = to_message(prompt, options)
-        metadata = [("traceparent", traceparent)] if traceparent else None
+        metadata = self._metadata + ([("traceparent", traceparent)] if traceparent else [])
         for attempt in range(overload_retries + 1):
             call = self._stub.Generate(request, timeout=timeout_s, metadata=metadata)
             try:

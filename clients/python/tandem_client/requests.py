@@ -37,14 +37,22 @@ class Options:
     frequency_penalty: float = 0.0
     seed: int | None = None
     logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    min_tokens: int = 0
     stop: Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
+    ignore_eos: bool = False
+    include_stop: bool = False
     mode: Mode = "auto"
     draft_length: int = 0
     rule: Rule = "coupled"
     token_ids: bool = False
     logprobs: bool = False
+    top_logprobs: int = 0  # implies logprobs
+    priority: int = 0      # -10 to 10, the higher first
     model: str = ""
     request_id: str = ""
+    # Special tokens such as <|im_start|> in a text are tokens. Of a prompt, not of messages.
+    parse_special_tokens: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +62,8 @@ class Delta:
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
+    # For each token the likeliest ones, {token id: log-probability}.
+    top_logprobs: tuple[dict[int, float], ...] = ()
 
 
 @dataclasses.dataclass
@@ -81,7 +91,9 @@ class Answer:
             self.finished = event.finished
         elif kind == "delta":
             delta = Delta(event.delta.text, tuple(event.delta.token_ids),
-                          tuple(entry.logprob for entry in event.delta.logprobs))
+                          tuple(entry.logprob for entry in event.delta.logprobs),
+                          tuple({other.token_id: other.logprob for other in entry.top}
+                                for entry in event.delta.logprobs))
             self.text += delta.text
             self.token_ids.extend(delta.token_ids)
             return delta
@@ -97,11 +109,16 @@ def to_message(prompt: Prompt, options: Options) -> pb.GenerateRequest:
             presence_penalty=options.presence_penalty,
             frequency_penalty=options.frequency_penalty, seed=options.seed,
             logit_bias=dict(options.logit_bias)),
-        stopping=pb.Stopping(max_tokens=options.max_tokens, stop=list(options.stop)),
+        stopping=pb.Stopping(
+            max_tokens=options.max_tokens, min_tokens=options.min_tokens,
+            stop=list(options.stop), stop_token_ids=list(options.stop_token_ids),
+            ignore_eos=options.ignore_eos, include_stop=options.include_stop),
         speculation=pb.Speculation(mode=pb.Mode.Value(f"MODE_{options.mode.upper()}"),
                                    rule=pb.Rule.Value(f"RULE_{options.rule.upper()}"),
                                    draft_length=options.draft_length),
-        output=pb.Output(token_ids=options.token_ids, logprobs=options.logprobs))
+        output=pb.Output(token_ids=options.token_ids, logprobs=options.logprobs,
+                         top_logprobs=options.top_logprobs),
+        priority=options.priority, parse_special_tokens=options.parse_special_tokens)
     if isinstance(prompt, str):
         request.prompt = prompt
         return request

@@ -20,6 +20,10 @@ class LinkObserver {
   virtual void OnConnected(Role role, const WorkerDescription& worker,
                            const ConnectionInfo& info) = 0;
   virtual void OnLost(Role role, const absl::Status& status) = 0;
+  // The worker did not answer a step in time, and is still not back: its process is of no use.
+  virtual void OnHung(Role role) = 0;
+  // A connected worker was asked again: memory changes.
+  virtual void OnAskedAgain(Role role, const WorkerDescription& worker) = 0;
   // What came back in a worker's place is not used: see WorkerLink::Facts. Once for each.
   virtual void OnRefused(Role role, const absl::Status& status) = 0;
   // Steps go by gRPC although the worker has a ring.

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
 #include "grpcpp/grpcpp.h"
@@ -112,8 +113,8 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
   using Session = WorkerSession<Protocol>;
   using SessionPtr = std::shared_ptr<Session>;
 
-  static constexpr int kMaxMessageBytes = 4 << 20;
-  static constexpr int kMaxRingFailures = 3;  // then steps go by gRPC
+  static constexpr char kHostDevice[] = "cpu";  // its memory is the host's
+  static constexpr int kMaxRingFailures = 3;    // then steps go by gRPC
 
   void Run() {
     absl::Duration backoff = options_.first_backoff;
@@ -121,11 +122,16 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
       absl::StatusOr<SessionPtr> session = Connect();
       if (!session.ok()) {
         Note(is_refused_ ? session.status() : Down(session.status()));
+        if (absl::Now() - hung_since_ >= options_.hang_grace) {
+          hung_since_ = absl::InfiniteFuture();
+          observer_->OnHung(Protocol::kRole);
+        }
         if (!Sleep(backoff)) return;
         backoff = std::min(2 * backoff, options_.last_backoff);
         continue;
       }
       backoff = options_.first_backoff;
+      hung_since_ = absl::InfiniteFuture();
       Begin(*session);
       const bool goes_on = Watch(**session);
       End(*std::move(session));
@@ -135,12 +141,7 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
 
   absl::StatusOr<SessionPtr> Connect() {
     auto session = std::make_shared<Session>();
-    grpc::ChannelArguments arguments;
-    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // no backoff of an older try
-    arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
-    arguments.SetMaxSendMessageSize(kMaxMessageBytes);
-    session->connection =
-        grpc::CreateCustomChannel(options_.address, grpc::InsecureChannelCredentials(), arguments);
+    session->connection = ConnectWorker(options_.address);
     const auto stub = Protocol::NewStub(session->connection);
     is_refused_ = false;
     ASSIGN_OR_RETURN(session->description, Protocol::GetInfo(stub.get(), options_.call_timeout));
@@ -149,7 +150,7 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
     ASSIGN_OR_RETURN(session->pool_epoch,
                      Protocol::Attach(stub.get(), fence_, &session->description));
     RETURN_IF_ERROR(OpenChannel(stub.get(), session.get()));
-    RETURN_IF_ERROR(TryEmptyStep(session.get()));
+    RETURN_IF_ERROR(TryEmptyStep(session.get(), options_.call_timeout));
     return session;
   }
 
@@ -185,17 +186,6 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
     return absl::OkStatus();
   }
 
-  // A worker takes one session at a time: only an answered step shows that this is it.
-  absl::Status TryEmptyStep(Session* session) {
-    Request request;
-    request.set_step_id(++session->step_id);
-    request.set_pool_epoch(session->pool_epoch);
-    RETURN_IF_ERROR(session->channel->Send(request));
-    Response response;
-    RETURN_IF_ERROR(session->channel->Receive(options_.call_timeout, &response));
-    return Protocol::FromMessage(response).status();
-  }
-
   void Begin(const SessionPtr& session) {
     const bool is_restart = incarnation_ != 0 && incarnation_ != session->description.incarnation;
     incarnation_ = session->description.incarnation;
@@ -214,10 +204,20 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
 
   // Until the session is lost; false when the link stops.
   bool Watch(const Session& session) {
+    absl::Time ask_at = absl::Now() + options_.memory_interval;
     while (session.IsUsable() && Protocol::IsCurrent(*fence_, session.pool_epoch)) {
       if (!Sleep(options_.watch_interval)) return false;
+      if (session.description.device == kHostDevice || absl::Now() < ask_at) continue;
+      AskAgain(session);
+      ask_at = absl::Now() + options_.memory_interval;
     }
     return true;
+  }
+
+  void AskAgain(const Session& session) {
+    const auto stub = Protocol::NewStub(session.connection);
+    const auto found = Protocol::GetInfo(stub.get(), options_.memory_timeout);
+    if (found.ok()) observer_->OnAskedAgain(Protocol::kRole, *found);
   }
 
   void End(SessionPtr session) {
@@ -230,6 +230,7 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
       is_stopping = is_stopping_;
     }
     Protocol::OnLost(fence_);
+    hung_since_ = had_hung_ ? absl::Now() : absl::InfiniteFuture();
     if (!is_stopping) observer_->OnLost(Protocol::kRole, LastError());
   }
 
@@ -281,7 +282,8 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
   int64_t num_sessions_ = 0;
   int num_ring_failures_ = 0;
   bool had_hung_ = false;
-  bool is_refused_ = false;  // what was found last is another model
+  absl::Time hung_since_ = absl::InfiniteFuture();  // until it is told, or back
+  bool is_refused_ = false;                         // what was found last is another model
   int64_t refused_incarnation_ = 0;
 
   // The engine's thread.

@@ -42,6 +42,8 @@ absl::StatusOr<WorkerDescription> TargetProtocol::GetInfo(Stub* stub, absl::Dura
   description.pool_epoch = info.pool_epoch();
   description.num_pages = info.pool_page_count();
   description.page_bytes = info.pool_page_bytes();
+  description.device_total_bytes = info.device_total_bytes();
+  description.device_free_bytes = info.device_free_bytes();
   return description;
 }
 

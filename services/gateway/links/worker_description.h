@@ -30,6 +30,9 @@ struct WorkerDescription {
   int64_t pool_epoch = 0;
   int32_t num_pages = 0;
   int64_t page_bytes = 0;
+  // Of its device; 0 where that has no memory of its own.
+  int64_t device_total_bytes = 0;
+  int64_t device_free_bytes = 0;
 };
 
 }  // namespace tandem::gateway

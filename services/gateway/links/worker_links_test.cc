@@ -60,6 +60,8 @@ class CountingObserver final : public LinkObserver {
     last_[static_cast<int>(role)] = info;
   }
   void OnLost(Role, const absl::Status&) override {}
+  void OnHung(Role role) override { ++num_hung[static_cast<int>(role)]; }
+  void OnAskedAgain(Role, const WorkerDescription&) override {}
   void OnRefused(Role, const absl::Status&) override { ++num_refused; }
   void OnRingFailed(Role, const absl::Status&) override { ++num_ring_failures; }
 
@@ -69,6 +71,7 @@ class CountingObserver final : public LinkObserver {
   }
   std::atomic<int> num_ring_failures = 0;
   std::atomic<int> num_refused = 0;
+  std::atomic<int> num_hung[kNumRoles] = {};
 
  private:
   mutable std::mutex mutex_;
@@ -117,11 +120,14 @@ class WorkerLinksTest : public testing::TestWithParam<bool> {
                         .call_timeout = absl::Seconds(1),
                         .first_backoff = absl::Milliseconds(5),
                         .last_backoff = absl::Milliseconds(20),
-                        .watch_interval = absl::Milliseconds(5)};
+                        .watch_interval = absl::Milliseconds(5),
+                        .hang_grace = hang_grace_};
     target_link_ = std::make_unique<RemoteTargetLink>(options, &fence_, &observer_);
     options.address = Address(Role::kDraft);
     draft_link_ = std::make_unique<RemoteDraftLink>(options, &fence_, &observer_);
   }
+
+  absl::Duration hang_grace_ = LinkOptions().hang_grace;
 
   // What the engine does between rounds, until `is_fine`.
   bool RunEngineUntil(const std::function<bool()>& is_fine) {
@@ -282,12 +288,29 @@ TEST_P(WorkerLinksTest, AWorkerThatHangsIsLeftAndTakenBack) {
   target_link_->Send({});
   EXPECT_TRUE(absl::IsDeadlineExceeded(target_link_->Await(absl::Milliseconds(20)).status()));
   EXPECT_TRUE(absl::IsUnavailable(target_link_->Facts().status()));
+  EXPECT_EQ(observer_.num_hung[static_cast<int>(Role::kTarget)], 0);  // it may come back
   target_->Signal(SIGCONT);
   ASSERT_TRUE(WaitForAll());
   EXPECT_NE(target_facts_->incarnation, before);  // its sequences are gone
   EXPECT_TRUE(observer_.last(Role::kTarget).had_hung);
   EXPECT_FALSE(observer_.last(Role::kTarget).is_restart);
   EXPECT_TRUE(Verify(SequenceId(1)).ok());
+}
+
+TEST_P(WorkerLinksTest, AWorkerThatHangsForLongIsTold) {
+  hang_grace_ = absl::Milliseconds(50);
+  StartTarget();
+  StartDraft();
+  StartLinks();
+  ASSERT_TRUE(WaitForAll());
+  target_->Stop();
+  target_link_->Send({});
+  EXPECT_TRUE(absl::IsDeadlineExceeded(target_link_->Await(absl::Milliseconds(20)).status()));
+  ASSERT_TRUE(RunEngineUntil([this] { return observer_.num_hung[0] + observer_.num_hung[1] > 0; }));
+  StartTarget();  // what a supervisor does
+  ASSERT_TRUE(WaitForAll());
+  EXPECT_EQ(observer_.num_hung[static_cast<int>(Role::kTarget)], 1);
+  EXPECT_TRUE(observer_.last(Role::kTarget).is_restart);
 }
 
 TEST_P(WorkerLinksTest, StepsWithoutASessionFailAndDoNotBlock) {

@@ -4,7 +4,10 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <string>
 
+#include "absl/time/time.h"
+#include "common/base/status_macros.h"
 #include "grpcpp/grpcpp.h"
 #include "services/gateway/links/step_channel.h"
 #include "services/gateway/links/worker_description.h"
@@ -26,5 +29,26 @@ struct WorkerSession {
   std::atomic<bool> is_lost = false;
   std::atomic<bool> has_hung = false;
 };
+
+inline std::shared_ptr<grpc::Channel> ConnectWorker(const std::string& address) {
+  constexpr int kMaxMessageBytes = 4 << 20;
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // no backoff of an older try
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  arguments.SetMaxSendMessageSize(kMaxMessageBytes);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+// A worker takes one session at a time: only an answered step shows that this is it.
+template <class Protocol>
+absl::Status TryEmptyStep(WorkerSession<Protocol>* session, absl::Duration timeout) {
+  typename Protocol::Request request;
+  request.set_step_id(++session->step_id);
+  request.set_pool_epoch(session->pool_epoch);
+  RETURN_IF_ERROR(session->channel->Send(request));
+  typename Protocol::Response response;
+  RETURN_IF_ERROR(session->channel->Receive(timeout, &response));
+  return Protocol::FromMessage(response).status();
+}
 
 }  // namespace tandem::gateway

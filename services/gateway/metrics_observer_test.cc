@@ -1,0 +1,100 @@
+#include "services/gateway/metrics_observer.h"
+
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace tandem::gateway {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+class MetricsObserverTest : public testing::Test {
+ protected:
+  // A worker that loaded 4000 bytes of weights.
+  static WorkerDescription Worker(const std::string& device) {
+    WorkerDescription worker;
+    worker.name = "m";
+    worker.model_path = "/models/m.gguf";
+    worker.quantization = "Q4_1";
+    worker.device = device;
+    worker.weight_bytes = 4000;
+    worker.workspace_bytes = 200;
+    worker.other_bytes = 300;
+    return worker;
+  }
+  static WorkerDescription GpuTarget() {
+    WorkerDescription worker = Worker("cuda");
+    worker.num_pages = 10;
+    worker.page_bytes = 50;
+    worker.device_total_bytes = 8000;
+    worker.device_free_bytes = 1500;
+    return worker;
+  }
+  testing::AssertionResult Shows(const std::string& line) const {
+    const std::string page = metrics_.Render();
+    if (page.find(line + "\n") != std::string::npos) return testing::AssertionSuccess();
+    const std::string name = line.substr(0, line.find('{'));
+    std::string found;
+    for (size_t at = page.find("\n" + name); at != std::string::npos;
+         at = page.find("\n" + name, at + 1)) {
+      found += page.substr(at, page.find('\n', at + 1) - at);
+    }
+    return testing::AssertionFailure() << line << " is not among" << found;
+  }
+
+  Metrics metrics_;
+  MetricsObserver observer_{&metrics_};
+};
+
+TEST_F(MetricsObserverTest, MemoryIsThatOfTheDeviceWhereItHasItsOwn) {
+  observer_.OnConnected(Role::kDraft, Worker("cuda"), {});
+  observer_.OnConnected(Role::kTarget, GpuTarget(), {});
+  EXPECT_TRUE(Shows("tandem_vram_total_bytes{model=\"m\"} 8000"));
+  EXPECT_TRUE(Shows("tandem_vram_free_bytes{model=\"m\"} 1500"));
+  EXPECT_TRUE(Shows("tandem_vram_budget_bytes{model=\"m\"} 8900"));
+  // 6500 are used, 2 * 4500 + 500 are accounted for.
+  EXPECT_TRUE(Shows("tandem_vram_unaccounted_bytes{model=\"m\"} 0"));
+
+  WorkerDescription later = GpuTarget();
+  later.device_total_bytes = 20000;
+  later.device_free_bytes = 10000;
+  later.other_bytes = 310;
+  observer_.OnAskedAgain(Role::kTarget, later);
+  EXPECT_TRUE(Shows("tandem_vram_free_bytes{model=\"m\"} 10000"));
+  EXPECT_TRUE(Shows("tandem_vram_unaccounted_bytes{model=\"m\"} 490"));
+  EXPECT_THAT(metrics_.Render(), HasSubstr("device=\"cuda\""));
+}
+
+TEST_F(MetricsObserverTest, OnACpuMemoryIsTheHosts) {
+  observer_.OnConnected(Role::kTarget, Worker("cpu"), {});
+  EXPECT_FALSE(Shows("tandem_vram_total_bytes{model=\"m\"} 0"));
+  EXPECT_THAT(metrics_.Render(), HasSubstr("device=\"cpu\""));
+}
+
+TEST_F(MetricsObserverTest, RefusalsAreToldApart) {
+  const auto refuse = [this](const std::string& code, const std::string& reason) {
+    observer_.OnCall({.method = "Generate", .code = code, .reason = reason});
+  };
+  const std::pair<const char*, const char*> overload[] = {{"QUEUE_FULL", "queue_full"},
+                                                          {"CLIENT_LIMIT", "client_limit"},
+                                                          {"TOKEN_LIMIT", "queued_tokens"},
+                                                          {"OVERLOADED", "no_pages"}};
+  for (const auto& [reason, label] : overload) {
+    refuse("RESOURCE_EXHAUSTED", reason);
+    EXPECT_TRUE(Shows("tandem_requests_rejected_total{reason=\"" + std::string(label) + "\"} 1"));
+  }
+  refuse("UNAVAILABLE", "DRAINING");
+  EXPECT_TRUE(Shows("tandem_requests_rejected_total{reason=\"draining\"} 1"));
+  refuse("INVALID_ARGUMENT", "PROMPT_TOO_LONG");
+  EXPECT_TRUE(Shows("tandem_requests_rejected_total{reason=\"too_large\"} 1"));
+  // What had begun was not refused, and what the client ended neither.
+  observer_.OnCall({.method = "Generate", .code = "UNAVAILABLE", .is_rejected = false});
+  refuse("CANCELLED", "");
+  EXPECT_TRUE(Shows("tandem_requests_rejected_total{reason=\"unavailable\"} 0"));
+}
+
+}  // namespace
+}  // namespace tandem::gateway
