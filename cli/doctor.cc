@@ -3,16 +3,22 @@
 #include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <string_view>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "cli/card_fit.h"
 #include "cli/exit_codes.h"
 #include "cli/start_plan.h"
 #include "common/base/host_memory.h"
+#include "common/base/status_macros.h"
+#include "common/device/nvml.h"
 
 namespace tandem {
 namespace {
@@ -85,10 +91,38 @@ absl::StatusOr<std::string> CheckPort(int port) {
   return absl::StrFormat("127.0.0.1:%d is free", port);
 }
 
+// A machine without a GPU is fine: it is told.
+absl::StatusOr<std::string> CheckGpu(const std::string& device) {
+  const absl::StatusOr<std::unique_ptr<Nvml>> nvml = Nvml::Open();
+  if (!nvml.ok()) {
+    if (device != "cpu") return nvml.status();
+    return absl::StrCat("none: ", nvml.status().message());
+  }
+  std::string text;
+  for (int32_t gpu = 0; gpu < (*nvml)->num_gpus(); ++gpu) {
+    ASSIGN_OR_RETURN(const GpuFacts facts, (*nvml)->Facts(gpu));
+    absl::StrAppendFormat(&text, "%scuda:%d %s, %.1f GiB free of %.1f", gpu == 0 ? "" : "; ", gpu,
+                          facts.name, facts.free_bytes / kGiB, facts.total_bytes / kGiB);
+  }
+  return text;
+}
+
+// CUDA's memory handles use it for events between processes.
+absl::StatusOr<std::string> CheckShm() {
+  struct statvfs found = {};
+  if (statvfs("/dev/shm", &found) != 0) {
+    return absl::ErrnoToStatus(errno, "/dev/shm: mount a tmpfs there");
+  }
+  const double free_mib = static_cast<double>(found.f_bavail) * found.f_frsize / kMiB;
+  if (free_mib < 1) return absl::ResourceExhaustedError("/dev/shm is full: free some of it");
+  return absl::StrFormat("/dev/shm has %.0f MiB", free_mib);
+}
+
 absl::StatusOr<std::string> CheckFit(const DoctorOptions& options) {
   ServeOptions serve;
   serve.target = options.target;
   serve.draft = options.draft;
+  serve.device = options.device;
   serve.dry_run = true;
   const absl::StatusOr<StartPlan> plan = MakeStartPlan(serve);
   if (!plan.ok()) return plan.status();
@@ -100,10 +134,18 @@ absl::StatusOr<std::string> CheckFit(const DoctorOptions& options) {
 }  // namespace
 
 int RunDoctor(const DoctorOptions& options) {
+  if (options.show_fit) {
+    const absl::StatusOr<std::string> table = CardFitTable(options.target, options.draft);
+    if (!table.ok()) return Fail(kExitModelFile, table.status());
+    std::printf("%s", table->c_str());
+    return kExitOk;
+  }
   Report report;
   report.Line("processor", CheckProcessor());
   report.Line("memory", CheckMemory());
   report.Line("shared", CheckSharedMemory());
+  report.Line("gpu", CheckGpu(options.device));
+  report.Line("shm", CheckShm());
   report.Line("port", CheckPort(options.port));
   if (!options.target.empty()) report.Line("fit", CheckFit(options));
   if (!options.target.empty() && !options.draft.empty()) {

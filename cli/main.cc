@@ -65,6 +65,11 @@ void AddDoctor(CLI::App& app, tandem::DoctorOptions& options, Run& run) {
   command->add_option("--port", options.port, "port the server would use")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
+  command->add_option("--device", options.device, "where the models would run: cpu, cuda or cuda:N")
+      ->capture_default_str();
+  command->add_flag("--fit", options.show_fit,
+                    "a table instead: cards, and the tokens of KV that fit beside these models, or "
+                    "beside well-known ones");
   command->callback([&] { run = [&options] { return tandem::RunDoctor(options); }; });
 }
 

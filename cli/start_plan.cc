@@ -47,10 +47,7 @@ absl::StatusOr<PlannedModel> PlanModel(const std::string& path, const ServeOptio
                                      {.quantize_to_nf4 = options.quantize_to_nf4,
                                       .embedding_on_device = options.embedding == "device"}));
   }
-  const int64_t row_floats =
-      4 * int64_t{model.config.hidden_dim} + 3 * int64_t{model.config.ffn_dim};
-  model.workspace_bytes = kStepTokens * row_floats * int64_t{sizeof(float)} +
-                          kLogitsRows * int64_t{model.config.vocab_size} * int64_t{sizeof(float)};
+  model.workspace_bytes = EstimateWorkspace(model.config);
   return model;
 }
 
@@ -71,12 +68,9 @@ void SizePool(const ServeOptions& options, const PlannedModel& target, const Pla
   plan.resolved.num_kv_tokens = static_cast<int32_t>(std::min<int64_t>(tokens, INT32_MAX));
   int64_t pages = (tokens + kPagePositions - 1) / kPagePositions;
   if (draft != nullptr) {
-    const KvType draft_type = KvTypeOf(options.draft_kv);
-    const int64_t position_bytes =
-        KvLayoutFor(draft->config, draft_type, draft_type, 8).position_bytes();
-    const int64_t unit = options.device == "cpu" ? 8 : 16;  // a page holds a multiple of it
     const int64_t draft_positions =
-        std::max<int64_t>(unit, plan.page_bytes / position_bytes / unit * unit);
+        DraftPositionsOfPage(plan.page_bytes, draft->config, KvTypeOf(options.draft_kv),
+                             /*is_cpu=*/options.device == "cpu");
     pages += (tokens + draft_positions - 1) / draft_positions;
   }
   plan.resolved.num_kv_pages = static_cast<int32_t>(std::min<int64_t>(pages, INT32_MAX / 2));
@@ -91,7 +85,7 @@ constexpr int64_t kGpuSlackBytes = int64_t{64} << 20;
 absl::Status PlanGpu(const ServeOptions& options, StartPlan& plan) {
   ASSIGN_OR_RETURN(const int32_t device, worker::ParseDevice(options.device));
   const int64_t num_workers = plan.resolved.models.draft.empty() ? 1 : 2;
-  GpuFacts gpu = {.name = "a GPU", .context_bytes = int64_t{256} << 20};
+  GpuFacts gpu = {.name = "a GPU", .context_bytes = kUnknownContextBytes};
   const absl::StatusOr<std::unique_ptr<Nvml>> nvml = Nvml::Open();
   if (nvml.ok()) {
     ASSIGN_OR_RETURN(gpu, (*nvml)->Facts(device));
@@ -144,6 +138,19 @@ absl::Status CheckFit(const StartPlan& plan) {
 }
 
 }  // namespace
+
+int64_t DraftPositionsOfPage(int64_t page_bytes, const ModelConfig& draft, KvType type,
+                             bool is_cpu) {
+  const int64_t position_bytes = KvLayoutFor(draft, type, type, 8).position_bytes();
+  const int64_t unit = is_cpu ? 8 : 16;  // a page holds a multiple of it
+  return std::max<int64_t>(unit, page_bytes / position_bytes / unit * unit);
+}
+
+int64_t EstimateWorkspace(const ModelConfig& config) {
+  const int64_t row_floats = 4 * int64_t{config.hidden_dim} + 3 * int64_t{config.ffn_dim};
+  return kStepTokens * row_floats * int64_t{sizeof(float)} +
+         kLogitsRows * int64_t{config.vocab_size} * int64_t{sizeof(float)};
+}
 
 std::string StartPlan::ToString() const {
   const int64_t tokens = int64_t{resolved.num_kv_pages} * page_positions;

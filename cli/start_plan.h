@@ -7,6 +7,8 @@
 #include "absl/status/statusor.h"
 #include "cli/exit_codes.h"
 #include "cli/serve_options.h"
+#include "common/kernels/kv_layout.h"
+#include "common/model/config.h"
 
 namespace tandem {
 
@@ -37,6 +39,14 @@ struct StartPlan {
 // nearest setting that fits when memory is short, FAILED_PRECONDITION without a GPU that is
 // asked for, OUT_OF_RANGE for options that do not fit the model.
 absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options);
+// Positions of the draft that a page has room for.
+int64_t DraftPositionsOfPage(int64_t page_bytes, const ModelConfig& draft, KvType type,
+                             bool is_cpu);
+// What a worker's step needs, in bytes.
+int64_t EstimateWorkspace(const ModelConfig& config);
+// Of a process on a GPU that nobody can ask: more than those of small cards.
+inline constexpr int64_t kUnknownContextBytes = int64_t{256} << 20;
+
 ExitCode ExitCodeOfPlan(const absl::Status& status);
 
 // Tokens of draft and target must mean the same: INVALID_ARGUMENT with the first that

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of flags and metrics in docs/operations.md from what the programs say.
+"""Writes the tables of cards, flags and metrics in docs/operations.md from what the programs say.
 
   tools/make_reference.py --bin build/bin --metrics FILE [--check]
 
@@ -98,7 +98,10 @@ def main():
     parser.add_argument("--check", action="store_true", help="only say whether it is as it should")
     arguments = parser.parse_args()
     old = PAGE.read_text(encoding="utf-8")
-    new = put(old, "flags", flags_table(arguments.bin))
+    fit = subprocess.run([str(arguments.bin / "tandem"), "doctor", "--fit"], capture_output=True,
+                         text=True, check=True).stdout
+    new = put(old, "fit", fit.rstrip())
+    new = put(new, "flags", flags_table(arguments.bin))
     new = put(new, "metrics", metrics_table(arguments.metrics.read_text(encoding="utf-8")))
     if arguments.check:
         if new != old:

@@ -6,6 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/pem_files.h"
+#include "grpcpp/security/tls_certificate_provider.h"
+#include "grpcpp/security/tls_credentials_options.h"
 
 namespace tandem::rpc {
 namespace {
@@ -30,7 +32,7 @@ bool IsLocalAddress(const std::string& address) {
 }
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
-    const std::string& address, const ServerSecurity& security) {
+    const std::string& address, const ServerSecurity& security, absl::Duration refresh_interval) {
   if (security.tls.is_empty()) {
     if (IsLocalAddress(address) || security.allow_plaintext) {
       return grpc::InsecureServerCredentials();
@@ -41,12 +43,19 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
   if (texts.certificate.empty()) {
     return absl::InvalidArgumentError("--tls-ca is of no use without --tls-cert and --tls-key");
   }
-  grpc::SslServerCredentialsOptions options(
-      texts.ca.empty() ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
-                       : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  options.pem_root_certs = std::move(texts.ca);
-  options.pem_key_cert_pairs.push_back({std::move(texts.key), std::move(texts.certificate)});
-  return grpc::SslServerCredentials(options);
+  // The files were read to be checked; gRPC reads them again, and whenever they change.
+  grpc::experimental::TlsServerCredentialsOptions options(
+      std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+          security.tls.key, security.tls.certificate, security.tls.ca,
+          static_cast<unsigned>(absl::ToInt64Seconds(refresh_interval))));
+  options.watch_identity_key_cert_pairs();
+  if (texts.ca.empty()) {
+    options.set_cert_request_type(GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE);
+  } else {
+    options.watch_root_certs();
+    options.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  }
+  return grpc::experimental::TlsServerCredentials(options);
 }
 
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "common/rpc/test_certificates.h"
 #include "gmock/gmock.h"
 #include "grpcpp/generic/async_generic_service.h"
@@ -98,14 +99,14 @@ TEST_F(CredentialsTest, BadFilesAreNamed) {
   EXPECT_TRUE(MakeServerCredentials("127.0.0.1:0", {.tls = good}).ok());
 }
 
-// Whether a client with these credentials gets through to a server with those.
-bool Connects(const ServerSecurity& server_security, const TlsFiles& client_files) {
+// Whether a client with these files gets through to a server with those credentials.
+bool Connects(const std::shared_ptr<grpc::ServerCredentials>& credentials,
+              const TlsFiles& client_files) {
   grpc::CallbackGenericService service;  // answers every call with UNIMPLEMENTED
   grpc::ServerBuilder builder;
   builder.RegisterCallbackGenericService(&service);
   int port = 0;
-  builder.AddListeningPort("127.0.0.1:0",
-                           MakeServerCredentials("127.0.0.1:0", server_security).value(), &port);
+  builder.AddListeningPort("127.0.0.1:0", credentials, &port);
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   const std::string address = "localhost:" + std::to_string(port);
   const auto channel =
@@ -128,6 +129,10 @@ bool Connects(const ServerSecurity& server_security, const TlsFiles& client_file
   return status.error_code() == grpc::StatusCode::UNIMPLEMENTED;
 }
 
+bool Connects(const ServerSecurity& server_security, const TlsFiles& client_files) {
+  return Connects(MakeServerCredentials("127.0.0.1:0", server_security).value(), client_files);
+}
+
 TEST_F(CredentialsTest, TlsConnectsThoseWhoTrustTheServer) {
   const TestCertificate root = MakeTestCertificate("root");
   const TlsFiles server = Write("server", MakeTestCertificate("localhost", &root));
@@ -135,6 +140,24 @@ TEST_F(CredentialsTest, TlsConnectsThoseWhoTrustTheServer) {
   const std::string other_ca = Write("other", MakeTestCertificate("root").certificate);
   EXPECT_TRUE(Connects({.tls = server}, {.ca = ca}));
   EXPECT_FALSE(Connects({.tls = server}, {.ca = other_ca}));
+}
+
+TEST_F(CredentialsTest, ARenewedCertificateIsServedWithoutARestart) {
+  const TestCertificate old_root = MakeTestCertificate("root");
+  const TestCertificate new_root = MakeTestCertificate("root");
+  const TlsFiles files = Write("server", MakeTestCertificate("localhost", &old_root));
+  const TlsFiles old_ca = {.ca = Write("old", old_root.certificate)};
+  const TlsFiles new_ca = {.ca = Write("new", new_root.certificate)};
+  const auto credentials =
+      MakeServerCredentials("localhost:0", {.tls = files}, absl::Seconds(1)).value();
+  EXPECT_TRUE(Connects(credentials, old_ca));
+  Write("server", MakeTestCertificate("localhost", &new_root));
+  const absl::Time deadline = absl::Now() + absl::Seconds(30);
+  while (!Connects(credentials, new_ca)) {
+    ASSERT_LT(absl::Now(), deadline);
+    absl::SleepFor(absl::Milliseconds(50));  // the files are looked at once a second
+  }
+  EXPECT_FALSE(Connects(credentials, old_ca));
 }
 
 TEST_F(CredentialsTest, MutualTlsRefusesClientsWithoutACertificateOfTheCa) {

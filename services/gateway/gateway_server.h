@@ -18,6 +18,8 @@ struct ServerOptions {
   std::string listen;  // "host:port" or "unix:/path"
   rpc::ServerSecurity security;
   int32_t max_concurrent_streams = 512;
+  // Then clients connect anew, and see servers that came later; calls in progress run on.
+  absl::Duration max_connection_age = absl::Minutes(30);
 };
 
 // Listens until destroyed. grpc.health.v1 answers for "" and the service, NOT_SERVING until

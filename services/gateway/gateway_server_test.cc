@@ -88,6 +88,18 @@ TEST_F(GatewayServerTest, PlaintextBeyondThisMachineMustBeAskedFor) {
   EXPECT_TRUE(Start("0.0.0.0:0", {.allow_plaintext = true}).ok());
 }
 
+TEST_F(GatewayServerTest, OldConnectionsAreLetGoSoThatClientsSeeNewServers) {
+  const auto server = GatewayServer::Start(
+      {.listen = "127.0.0.1:0", .max_connection_age = absl::Milliseconds(100)}, &service_);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto channel =
+      grpc::CreateChannel((*server)->address(), grpc::InsecureChannelCredentials());
+  const auto deadline = rpc::DeadlineAfter(absl::Seconds(20));
+  ASSERT_TRUE(channel->WaitForConnected(deadline));
+  EXPECT_TRUE(channel->WaitForStateChange(GRPC_CHANNEL_READY, deadline));
+  EXPECT_TRUE(GetsThrough((*server)->address(), {}));
+}
+
 TEST_F(GatewayServerTest, MutualTlsLetsOnlyCertifiedClientsIn) {
   const rpc::TestCertificate root = rpc::MakeTestCertificate("root");
   rpc::TlsFiles server_files = Write("server", rpc::MakeTestCertificate("localhost", &root));

@@ -88,6 +88,22 @@ def test_serve_plans_a_gpu_with_its_contexts():
     assert "MiB of contexts" in result.stderr and "GiB used" in result.stderr
 
 
+def test_the_table_of_cards_is_what_serve_plans():
+    table = tandem("doctor", "--fit", *MODELS).stdout.splitlines()
+    cells = [cell.strip() for cell in table[-1].strip("|").split("|")]
+    sizes = [cell.strip() for cell in table[0].strip("|").split("|")]
+    tokens = int(cells[sizes.index("8 GB")])
+    free = int(8 * 0.92 * 2**20)
+    plan = ["serve", *MODELS, "--device", "cuda", "--dry-run", "--vram-budget", f"{free}kb",
+            "--kv-tokens"]
+    assert tandem(*plan, tokens).returncode == 0
+    assert tandem(*plan, int(tokens * 1.02)).returncode == 4
+    known = tandem("doctor", "--fit").stdout
+    assert "Llama-3.1-8B + Llama-3.2-1B" in known
+    large = next(line for line in known.splitlines() if "13B" in line)
+    assert " - |" in large and not large.endswith("- |")  # not on 6 GB, but on 24
+
+
 def test_serve_refuses_what_does_not_fit_a_gpu_and_names_what_does():
     fewer_tokens = tandem("serve", *MODELS, *ON_GPU, "1GiB")
     assert fewer_tokens.returncode == 4
