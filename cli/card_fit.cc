@@ -37,17 +37,16 @@ struct Model {
 struct Shape {
   const char* name;
   int32_t num_layers, hidden_dim, ffn_dim, num_heads, num_kv_heads, head_dim, vocab_size;
-  bool tied_head;
 };
 
-constexpr Shape kLlama8B = {"Llama-3.1-8B", 32, 4096, 14336, 32, 8, 128, 128256, false};
-constexpr Shape kLlama3B = {"Llama-3.2-3B", 28, 3072, 8192, 24, 8, 128, 128256, true};
-constexpr Shape kLlama1B = {"Llama-3.2-1B", 16, 2048, 8192, 32, 8, 64, 128256, true};
-constexpr Shape kLlama13B = {"Llama-2-13B", 40, 5120, 13824, 40, 40, 128, 32000, false};
-constexpr Shape kLlama7B = {"Llama-2-7B", 32, 4096, 11008, 32, 32, 128, 32000, false};
-constexpr Shape kTinyLlama = {"TinyLlama-1.1B", 22, 2048, 5632, 32, 4, 64, 32000, false};
-constexpr Shape kSmol2B = {"SmolLM2-1.7B", 24, 2048, 8192, 32, 32, 64, 49152, true};
-constexpr Shape kSmol135M = {"SmolLM2-135M", 30, 576, 1536, 9, 3, 64, 49152, true};
+constexpr Shape kLlama8B = {"Llama-3.1-8B", 32, 4096, 14336, 32, 8, 128, 128256};
+constexpr Shape kLlama3B = {"Llama-3.2-3B", 28, 3072, 8192, 24, 8, 128, 128256};
+constexpr Shape kLlama1B = {"Llama-3.2-1B", 16, 2048, 8192, 32, 8, 64, 128256};
+constexpr Shape kLlama13B = {"Llama-2-13B", 40, 5120, 13824, 40, 40, 128, 32000};
+constexpr Shape kLlama7B = {"Llama-2-7B", 32, 4096, 11008, 32, 32, 128, 32000};
+constexpr Shape kTinyLlama = {"TinyLlama-1.1B", 22, 2048, 5632, 32, 4, 64, 32000};
+constexpr Shape kSmol2B = {"SmolLM2-1.7B", 24, 2048, 8192, 32, 32, 64, 49152};
+constexpr Shape kSmol135M = {"SmolLM2-135M", 30, 576, 1536, 9, 3, 64, 49152};
 
 // Pairs of one vocabulary.
 constexpr std::pair<const Shape*, const Shape*> kPairs[] = {
@@ -69,8 +68,9 @@ Model OfShape(const Shape& shape) {
   const int64_t of_heads =
       2 * hidden * shape.head_dim * (shape.num_heads + int64_t{shape.num_kv_heads});
   const int64_t of_layers = shape.num_layers * (of_heads + 3 * hidden * shape.ffn_dim);
-  const int64_t of_tables = hidden * shape.vocab_size * (shape.tied_head ? 1 : 2);
-  model.weights_bytes = static_cast<int64_t>((of_layers + of_tables) * kBitsOfQ4 / 8);
+  // An embedding that is not the head too stays in host memory.
+  const int64_t of_head = hidden * shape.vocab_size;
+  model.weights_bytes = static_cast<int64_t>((of_layers + of_head) * kBitsOfQ4 / 8);
   return model;
 }
 
@@ -78,8 +78,7 @@ absl::StatusOr<Model> OfFile(const std::string& path) {
   ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, OpenModel(path));
   Model model;
   ASSIGN_OR_RETURN(model.config, ModelConfigFromGguf(*file));
-  ASSIGN_OR_RETURN(model.weights_bytes,
-                   CudaWeightBytes(*file, model.config, /*quantize_to_nf4=*/false));
+  ASSIGN_OR_RETURN(model.weights_bytes, CudaWeightBytes(*file, model.config, {}));
   return model;
 }
 

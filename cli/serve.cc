@@ -45,7 +45,12 @@ class ServeReport {
       case ProcessEvent::Kind::kReady:
         if (!event.grpc_address.empty()) grpc_address_ = event.grpc_address;
         if (!event.metrics_address.empty()) metrics_address_ = event.metrics_address;
-        if (was_ready_) std::fprintf(stderr, "ready  %s is back\n", event.process.c_str());
+        if (was_ready_ && event.grpc_address.empty()) {
+          std::fprintf(stderr, "ready  %s is back\n", event.process.c_str());
+        } else if (was_ready_) {  // on another port where any was asked for
+          std::fprintf(stderr, "ready  gateway is back, grpc %s · metrics http://%s/metrics\n",
+                       grpc_address_.c_str(), metrics_address_.c_str());
+        }
         break;
       case ProcessEvent::Kind::kError:
         if (was_ready_) std::fprintf(stderr, "error  %s\n", event.message.c_str());

@@ -10,6 +10,7 @@
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
 #include "common/telemetry/log.h"
+#include "services/gateway/listen_queue.h"
 #include "services/gateway/version.h"
 
 namespace tandem::gateway {
@@ -55,9 +56,9 @@ int Gateway::Run(StopSignal& stop) {
   StartEngine();
   PrintReady(server_->address(), metrics_server_->address());
   LogInfo(absl::StrCat("ready on ", server_->address(), ", serving ", model_->name()));
-  Watch(stop);
+  const bool accepts = Watch(stop);
   Drain();
-  return kExitOk;
+  return accepts ? kExitOk : kExitFailure;
 }
 
 absl::Status Gateway::Listen() {
@@ -143,15 +144,21 @@ void Gateway::StartEngine() {
 }
 
 // Ready means that the target takes steps; requests that come while it is away wait for it.
-void Gateway::Watch(StopSignal& stop) {
+bool Gateway::Watch(StopSignal& stop) {
   bool was_up = true;
+  ListenQueue queue(server_->address());
   while (!stop.WaitFor(kWatchInterval)) {
+    if (queue.IsStuck(absl::Now())) {
+      LogError("the gateway accepts no connections any more: it drains, to be started anew");
+      return false;
+    }
     const bool is_up = target_->IsConnected();
     if (is_up == was_up) continue;
     was_up = is_up;
     server_->SetServing(is_up);
     observer_.OnReady(is_up);
   }
+  return true;
 }
 
 void Gateway::Drain() {

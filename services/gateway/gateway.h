@@ -34,7 +34,8 @@ class Gateway {
   // INVALID_ARGUMENT for a draft of another vocabulary.
   absl::Status CheckDraft() const;
   void StartEngine();
-  void Watch(StopSignal& stop);
+  // Until the stop; false when the server is of no use any more.
+  bool Watch(StopSignal& stop);
   void Drain();
 
   const GatewayOptions options_;

@@ -21,7 +21,7 @@ TARGET = pathlib.Path(
     os.environ.get("TANDEM_TEST_MODEL", MODELS / "smollm2-135m-instruct.q4_1.gguf"))
 DRAFT = pathlib.Path(
     os.environ.get("TANDEM_TEST_DRAFT", MODELS / "smollm2-135m-instruct.first6.q4_1.gguf"))
-READY = re.compile(r"^ready  grpc (\S+) · metrics (http://\S+)")
+READY = re.compile(r"^ready  (?:gateway is back, )?grpc (\S+) · metrics (http://\S+)")
 SLOW = int(os.environ.get("TANDEM_SLOW", "1"))  # under a sanitizer: how many times slower
 START_TIMEOUT_S = 60 * SLOW
 

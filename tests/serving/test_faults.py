@@ -68,6 +68,8 @@ def test_a_killed_gateway_comes_back(api, fresh):
     with pytest.raises(Exception):
         list(call)
     server.wait_log(r"ready  gateway is back")
+    again = Client(api, server.address)  # of its new port
+    assert again.generate("Once upon a time", mode="DRAFT", max_tokens=8)[2].usage.output_tokens == 8
 
 
 def test_without_a_draft_it_serves_plainly(api):
