@@ -33,6 +33,8 @@ void AddRequestOptions(CLI::App& command, RequestOptions& options) {
   command.add_option("--rule", options.rule, "how drafts are accepted when sampling")
       ->check(CLI::IsMember({"coupled", "rejection"}))
       ->capture_default_str();
+  command.add_option("--priority", options.priority, "of those that wait the highest comes first")
+      ->check(CLI::Range(-10, 10));
   command.add_option("--target", options.serve.target, "model, when no server is running");
   command.add_option("--draft", options.serve.draft, "draft, when no server is running");
   command.add_option("--kv", options.serve.target_kv, "KV cache, when no server is running")
@@ -70,6 +72,7 @@ v1::GenerateRequest MakeRequest(const RequestOptions& options) {
   } else {
     speculation->set_mode(v1::MODE_AUTO);
   }
+  request.set_priority(options.priority);
   return request;
 }
 

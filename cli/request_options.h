@@ -28,6 +28,7 @@ struct RequestOptions {
   std::string speculation = "auto";
   int32_t draft_length = 0;
   std::string rule = "coupled";
+  int32_t priority = 0;
   ServeOptions serve;  // of the server this command starts
 };
 

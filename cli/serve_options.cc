@@ -98,6 +98,15 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
                   "of one API key or address, running and waiting; 0: no limit")
       ->check(CLI::Range(0, 100000));
   command
+      .add_option("--max-queued-tokens", options.max_queued_tokens,
+                  "prompt tokens, running and waiting; 0: 16 page pools full")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  command
+      .add_option("--slow-client-timeout", options.slow_client_timeout_s,
+                  "seconds for a client that does not read")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
+  command
       .add_option("--prefill-stretch", options.prefill_stretch,
                   "how many times longer prompts may make the steps of others")
       ->check(CLI::Range(1.0, 1000.0))
@@ -155,6 +164,8 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
   AddSecurity(options.security, &gateway.argv);
   gateway.argv.insert(gateway.argv.end(),
                       {"--max-requests-per-client", absl::StrCat(options.max_requests_per_client),
+                       "--max-queued-tokens", absl::StrCat(options.max_queued_tokens),
+                       "--slow-client-timeout", absl::StrCat(options.slow_client_timeout_s),
                        "--prefill-stretch", absl::StrCat(options.prefill_stretch)});
   if (!options.prefix_cache) gateway.argv.push_back("--no-prefix-cache");
   if (!resolved.models.draft.empty()) {

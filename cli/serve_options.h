@@ -35,6 +35,8 @@ struct ServeOptions {
   int32_t max_running = 16;
   int32_t max_waiting = 256;
   int32_t max_requests_per_client = 0;
+  int64_t max_queued_tokens = 0;  // 0: the gateway's own measure
+  double slow_client_timeout_s = 30.0;
   double prefill_stretch = 1.5;
   bool prefix_cache = true;
   double drain_timeout_s = 30.0;  // for running requests after SIGTERM

@@ -176,9 +176,40 @@ TEST(CheckpointTest, UnsoundHeadersAreRefused) {
     const absl::Status status = folder.Open();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
   }
+  const SpoiledFolder overlap("nf4");
+  overlap.EditHeader([](json& h) {
+    h["model.layers.1.mlp.down_proj.weight"]["data_offsets"] = h[kDown]["data_offsets"];
+  });
+  EXPECT_EQ(overlap.Open().code(), absl::StatusCode::kInvalidArgument) << overlap.Open();
+  const SpoiledFolder longer("nf4");
+  longer.Write("model.safetensors", ReadAll(longer.File("model.safetensors")) + "xx");
+  EXPECT_EQ(longer.Open().code(), absl::StatusCode::kInvalidArgument) << longer.Open();
   const SpoiledFolder untouched("nf4");
   untouched.EditHeader([](json&) {});
   EXPECT_TRUE(untouched.Open().ok()) << untouched.Open();
+}
+
+// A safetensors file of this header and so many bytes of data.
+std::string FileOf(const std::string& header, size_t num_bytes) {
+  const uint64_t size = header.size();
+  return std::string(reinterpret_cast<const char*>(&size), 8) + header +
+         std::string(num_bytes, '\0');
+}
+
+TEST(CheckpointTest, HeadersThatReadersTakeDifferentlyAreRefused) {
+  const std::string a = R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]})";
+  const std::string headers[] = {
+      "{" + a + "," + a + "}",
+      "{" + a + R"(,"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})",
+      "{" + a + R"(,"b":{"dtype":"F32","shape":[1],"data_offsets":[6,10]}})",
+      std::string(100'000, '[') + std::string(100'000, ']'),
+      "{\"a\":" + std::string(100'000, '[') + std::string(100'000, ']') + "}",
+  };
+  const SpoiledFolder folder("nf4");
+  for (const std::string& header : headers) {
+    folder.Write("model.safetensors", FileOf(header, 10));
+    EXPECT_EQ(folder.Open().code(), absl::StatusCode::kInvalidArgument) << header.substr(0, 99);
+  }
 }
 
 TEST(CheckpointTest, FilesThatAreCutAreRefused) {

@@ -7,6 +7,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -106,7 +108,18 @@ absl::Status SafetensorsFile::Parse(const std::string& path) {
                                                    " bytes in a file of ", mapping_.size()));
   }
   const auto* text = reinterpret_cast<const char*>(mapping_.data()) + 8;
-  const json header = json::parse(text, text + header_bytes, nullptr, /*allow_exceptions=*/false);
+  std::set<std::string> names;
+  std::string twice;
+  // The last of two entries of one name would win, whatever reader checked the file before.
+  const auto note_names = [&](int depth, json::parse_event_t event, const json& value) {
+    if (depth != 1 || event != json::parse_event_t::key) return true;
+    const auto name = value.get<std::string>();
+    if (!names.insert(name).second) twice = name;
+    return true;
+  };
+  const json header =
+      json::parse(text, text + header_bytes, note_names, /*allow_exceptions=*/false);
+  if (!twice.empty()) return Bad(path, twice, "is there twice");
   if (!header.is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": the header is no JSON object"));
   }
@@ -119,7 +132,27 @@ absl::Status SafetensorsFile::Parse(const std::string& path) {
     ASSIGN_OR_RETURN(SafetensorsTensor tensor, ReadTensor(path, name, entry, data));
     tensors_.emplace(name, std::move(tensor));
   }
-  return absl::OkStatus();
+  return CheckTiling(path, data);
+}
+
+// As the format wants it: one after another, with nothing between them or at the end.
+absl::Status SafetensorsFile::CheckTiling(const std::string& path,
+                                          absl::Span<const uint8_t> data) const {
+  std::map<const uint8_t*, const std::string*> by_place;
+  for (const auto& [name, tensor] : tensors_) {
+    const auto [other, is_first] = by_place.emplace(tensor.data.data(), &name);
+    if (!is_first) return Bad(path, name, absl::StrCat("lies where '", *other->second, "' does"));
+  }
+  const uint8_t* end = data.data();
+  for (const auto& [begin, name] : by_place) {
+    if (begin != end) {
+      return Bad(path, *name, begin < end ? "overlaps the one before it" : "comes after a gap");
+    }
+    end += tensors_.at(*name).data.size();
+  }
+  if (end == data.data() + data.size()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(path, ": ", data.data() + data.size() - end,
+                                                 " bytes at its end are of no tensor"));
 }
 
 }  // namespace tandem

@@ -38,6 +38,7 @@ class SafetensorsFile {
  private:
   SafetensorsFile() = default;
   absl::Status Parse(const std::string& path);
+  absl::Status CheckTiling(const std::string& path, absl::Span<const uint8_t> data) const;
 
   absl::Span<const uint8_t> mapping_;
   absl::flat_hash_map<std::string, SafetensorsTensor> tensors_;

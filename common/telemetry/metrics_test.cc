@@ -68,9 +68,9 @@ TEST(MetricsTest, EverySeriesTellsTheModelOnceItIsKnown) {
 
 TEST(MetricsTest, AnInfoTellsOnlyWhatIsTrueNow) {
   Metrics metrics;
-  metrics.SetInfo(Metric::kModelInfo, {"target", "a", "gguf", "Q4_1", "7"});
-  metrics.SetInfo(Metric::kModelInfo, {"draft", "b", "gguf", "Q4_1", "7"});
-  metrics.SetInfo(Metric::kModelInfo, {"target", "a", "gguf", "Q8_0", "7"});
+  metrics.SetInfo(Metric::kModelInfo, {"target", "a", "gguf", "Q4_1", "7", "cpu"});
+  metrics.SetInfo(Metric::kModelInfo, {"draft", "b", "gguf", "Q4_1", "7", "cpu"});
+  metrics.SetInfo(Metric::kModelInfo, {"target", "a", "gguf", "Q8_0", "7", "cpu"});
   const std::string page = metrics.Render();
   EXPECT_THAT(page, Not(HasSubstr("name=\"a\",parameters=\"7\",quantization=\"Q4_1\"")));
   EXPECT_THAT(page, HasSubstr("name=\"a\",parameters=\"7\",quantization=\"Q8_0\""));

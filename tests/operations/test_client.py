@@ -92,7 +92,7 @@ def test_every_field_of_the_contract_can_be_set(client):
 def test_a_client_with_a_key_is_one_client(messages, models):
     from tandem_client import Client, Options, TandemError
 
-    server = Server("--max-requests-per-client", "1").wait_ready()
+    server = Server("--max-requests-per-client", "1", "--max-queued-tokens", "60").wait_ready()
     try:
         with Client(server.address, api_key="one") as one, \
                 Client(server.address, api_key="two") as two:
@@ -101,8 +101,12 @@ def test_a_client_with_a_key_is_one_client(messages, models):
                 one.complete("4 5 6", Options(max_tokens=1))
             assert caught.value.is_overload and caught.value.reason == "CLIENT_LIMIT"
             assert two.complete("4 5 6", Options(max_tokens=1)).finished
+            with pytest.raises(TandemError) as caught:
+                two.complete("word " * 100, Options(max_tokens=1))
+            assert caught.value.is_overload and caught.value.reason == "TOKEN_LIMIT"
             long.cancel()
-        assert server.metric("tandem_requests_rejected_total", reason="client_limit") == 1
+        for reason in ("client_limit", "queued_tokens"):
+            assert server.metric("tandem_requests_rejected_total", reason=reason) == 1
     finally:
         assert server.stop() == 0
 
