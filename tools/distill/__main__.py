@@ -15,6 +15,9 @@ from .teacher import Teacher
 from .train import count_ids, train
 
 
+HELD_OUT_HEATS = (0.0, 0.5, 0.5, 0.8, 0.8, 1.0, 1.0)
+
+
 def given_rows(prompts, rows, positions, device):
     """Ids of the given beginnings, [rows, positions]; -1 where the teacher writes."""
     given = np.full((rows, positions), -1, np.int64)
@@ -43,18 +46,20 @@ def training_batches(file, key, rows, positions, device, seed):
 
 
 def held_out_data(file, generator, device):
-    """Greedy answers to the evaluation prompts, then answers sampled at temperature 1."""
+    """Answers to the evaluation prompts, with their temperatures: all greedy, then all at the
+    first of HELD_OUT_HEATS, and so on."""
     prompts = split_prompts(file, "held_out")
     rows, count = generator.rows, len(prompts)
+    heats = [heat for heat in HELD_OUT_HEATS for _ in prompts][:rows]
+    temperature = torch.zeros(rows, device=device)
+    temperature[:len(heats)] = torch.tensor(heats, device=device)
     chosen = [prompts[i % count] for i in range(rows)]
-    temperature = torch.ones(rows, device=device)
-    temperature[:count] = 0.0
     data = generator.run(given_rows(chosen, rows, generator.positions, device),
                          torch.ones(rows, dtype=torch.long, device=device), temperature,
                          answers_only=True)
-    kept = slice(0, min(rows, 2 * count))
-    return (type(data)(*(getattr(data, name)[kept].clone() for name in data.__dataclass_fields__)),
-            file["held_out_classes"].tolist())
+    data = type(data)(*(getattr(data, name)[:len(heats)].clone()
+                        for name in data.__dataclass_fields__))
+    return data, file["held_out_classes"].tolist(), heats
 
 
 def run(args):
@@ -74,6 +79,9 @@ def run(args):
         generator = Generator(teacher, chat, group["rows"], group["positions"])
         if held_out is None:
             held_out = held_out_data(file, generator, device)
+            np.savez_compressed(os.path.join(args.out, "held_out.npz"), heats=held_out[2], **{
+                name: getattr(held_out[0], name).cpu().numpy()
+                for name in ("tokens", "argmax", "weight")})
             print(f"held-out answers  {time.time() - begin:.0f} s", file=sys.stderr, flush=True)
         batches = training_batches(file, group["prompts"], group["rows"], group["positions"],
                                    device, index)
@@ -93,7 +101,7 @@ def run(args):
         spec["data_tokens"] = written
         student = train(spec, teacher, datasets, held_out, counts, args.out)
         export.pack(student.state_dict(), spec, os.path.join(args.out, spec["name"] + ".pack"),
-                    spec.get("eight_bit", False))
+                    spec.get("travels_as", "F16"))
         open(os.path.join(args.out, spec["name"] + ".done"), "w").close()
 
 

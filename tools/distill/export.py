@@ -23,29 +23,19 @@ def arrays_of(state, half=np.float16):
             for name, value in arrays.items()}
 
 
-def eight_bits(array):
-    """int8 with a float16 scale for each 32 values, as bytes; and back by from_eight_bits."""
-    groups = array.astype(np.float32).reshape(-1, 32)
-    scale = (np.abs(groups).max(-1, keepdims=True) / 127.0).astype(np.float16)
-    steps = np.round(groups / np.maximum(scale.astype(np.float32), 1e-12))
-    return steps.astype(np.int8).tobytes() + scale.tobytes()
-
-
-def from_eight_bits(data, shape):
-    count = int(np.prod(shape))
-    steps = np.frombuffer(data, np.int8, count).reshape(-1, 32).astype(np.float32)
-    return (steps * np.frombuffer(data, np.float16, count // 32, count)[:, None]).reshape(shape)
-
-
-def pack(state, spec, prefix, eight_bit):
-    """Writes <prefix>.json and <prefix>.0, .1, ...: files small enough to travel."""
+def pack(state, spec, prefix, kind):
+    """Writes <prefix>.json and <prefix>.0, .1, ...: files small enough to travel. Matrices in
+    `kind`: F16, or Q8_0 or Q4_0, which GGUF files of that type keep as they are."""
+    import gguf
     arrays = arrays_of(state)
     blob, tensors = bytearray(), []
     for name, array in arrays.items():
-        short = eight_bit and array.ndim == 2
-        data = eight_bits(array) if short else array.tobytes()
+        short = kind != "F16" and array.ndim == 2
+        data = gguf.quants.quantize(array.astype(np.float32),
+                                    gguf.GGMLQuantizationType[kind]).tobytes() \
+            if short else array.tobytes()
         tensors.append({"name": name, "shape": array.shape, "offset": len(blob),
-                        "bytes": len(data), "dtype": "q8" if short else str(array.dtype)})
+                        "bytes": len(data), "dtype": kind if short else str(array.dtype)})
         blob += data
     parts = range(0, len(blob), PART_BYTES)
     for index, begin in enumerate(parts):
@@ -58,15 +48,19 @@ def pack(state, spec, prefix, eight_bit):
 
 def unpack(prefix):
     """spec, kept_ids, and float32 arrays by GGUF name."""
+    import gguf
     with open(prefix + ".json") as file:
         index = json.load(file)
     blob = b"".join(open(f"{prefix}.{i}", "rb").read() for i in range(index["parts"]))
     arrays = {}
     for entry in index["tensors"]:
-        data = blob[entry["offset"]:entry["offset"] + entry["bytes"]]
-        arrays[entry["name"]] = (
-            from_eight_bits(data, entry["shape"]) if entry["dtype"] == "q8" else
-            np.frombuffer(data, entry["dtype"]).astype(np.float32).reshape(entry["shape"]))
+        data = np.frombuffer(blob, np.uint8, entry["bytes"], entry["offset"])
+        if entry["dtype"] in ("Q4_0", "Q8_0"):
+            values = gguf.quants.dequantize(data.reshape(entry["shape"][0], -1),
+                                            gguf.GGMLQuantizationType[entry["dtype"]])
+        else:
+            values = data.view(entry["dtype"]).astype(np.float32)
+        arrays[entry["name"]] = values.reshape(entry["shape"])
     return index["spec"], index["kept_ids"], arrays
 
 
@@ -76,10 +70,12 @@ def write_gguf(target, spec, kept_ids, arrays, out, matrix_type, embedding_type)
     types = gguf.GGMLQuantizationType
     reader = gguf.GGUFReader(target)
     num_layers = sum(name.endswith("attn_q.weight") for name in arrays)
+    head_dim = len(arrays["blk.0.attn_q.weight"]) // spec["heads"]
     changed = {"llama.block_count": num_layers,
                "llama.embedding_length": spec["width"], "llama.feed_forward_length": spec["ffn"],
                "llama.attention.head_count": spec["heads"],
                "llama.attention.head_count_kv": spec["kv_heads"],
+               "llama.attention.key_length": head_dim, "llama.attention.value_length": head_dim,
                "general.name": f"{spec['name']} draft"}
     dropped = {"general.basename", "general.size_label", "general.finetune", "general.file_type"}
     writer = gguf.GGUFWriter(out, "llama")
@@ -92,6 +88,9 @@ def write_gguf(target, spec, kept_ids, arrays, out, matrix_type, embedding_type)
         sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(field.name, changed.get(field.name, field.contents()), kind,
                              sub_type=sub)
+    for key in ("llama.attention.key_length", "llama.attention.value_length"):
+        if reader.get_field(key) is None:
+            writer.add_uint32(key, head_dim)
     if len(kept_ids) + 1 == len(arrays["token_embd.weight"]):
         writer.add_key_value("tandem.draft.kept_ids", [int(i) for i in kept_ids],
                              gguf.GGUFValueType.ARRAY, sub_type=gguf.GGUFValueType.INT32)
@@ -106,7 +105,3 @@ def write_gguf(target, spec, kept_ids, arrays, out, matrix_type, embedding_type)
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-def load_state(path):
-    return torch.load(path, map_location="cpu")

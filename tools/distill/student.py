@@ -38,6 +38,15 @@ class Student(torch.nn.Module):
         self.register_buffer("kept_ids", kept_ids)
         self.dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
 
+    @torch.no_grad()
+    def start_from(self, layers):
+        """layers: matrices by name, as in start.py; where they are smaller than here, the rest
+        keeps its random values for inputs and zeros for outputs. Norms stay 1."""
+        for i, layer in enumerate(layers):
+            for name, value in layer.items():
+                target = getattr(self, name)[i]
+                target[tuple(slice(0, size) for size in value.shape)] = value
+
     def forward(self, tokens, tables):
         """tokens [rows, positions], ids of the teacher; the final normed states, [rows *
         positions, width]. tables: cos and sin for each of those tokens."""
@@ -54,31 +63,3 @@ class Student(torch.nn.Module):
             x = self.compiled.after_attention(x, y.transpose(1, 2).reshape(len(x), -1), wo, norm2,
                                               wgu, wd, shape.eps)
         return self.compiled.rms_norm(x, self.final_norm, shape.eps)
-
-
-@torch.no_grad()
-def init_from_teacher(student, teacher, id_counts, layers):
-    """Embeddings: the teacher's, or their projection on the directions that carry most of
-    them, weighted by how often ids come. Layers, when widths agree: those of `layers`."""
-    shape, kept = student.shape, student.kept_ids
-    rows = teacher.embedding.float()
-    counts = id_counts.to(rows.device).float()
-    others = torch.ones_like(counts, dtype=torch.bool)
-    others[kept] = False
-    rare = rows[others] if bool(others.any()) else rows
-    table = torch.cat((rows[kept], rare.mean(0, keepdim=True)))
-    if shape.width == teacher.shape.width:
-        student.embedding.copy_(table)
-        student.final_norm.copy_(teacher.final_norm)
-        for part in PARTS if layers else ():
-            getattr(student, part).copy_(teacher.layers[part][list(layers)].float())
-        return
-    # In the head states meet the embedding through the final norm's weight.
-    scaled = rows * teacher.final_norm[None]
-    weight = (counts + 1).sqrt()[:, None]
-    gram = (rows * weight).T @ (rows * weight)
-    gram = gram / gram.trace()
-    head = (scaled * weight).T @ (scaled * weight)
-    gram = gram + head / head.trace()
-    directions = torch.linalg.eigh(gram.double())[1][:, -shape.width:].flip(-1).float()
-    student.embedding.copy_(table @ directions)

@@ -11,8 +11,10 @@ import torch
 
 from . import blocks
 from .loss import CHUNK, HeadLoss, chunk_gradient
+from .measure import greedy, report
 from .muon import Muon
-from .student import Student, init_from_teacher
+from .start import init_embedding, shortened
+from .student import Student
 from .teacher import Shape
 
 
@@ -37,12 +39,15 @@ def shape_of(spec, teacher_shape):
                  eps=teacher_shape.eps)
 
 
-def new_student(spec, teacher, id_counts):
+def new_student(spec, teacher, id_counts, tokens):
+    """tokens [rows, positions]: what to choose heads and neurons by, if layers are merged."""
     shape = shape_of(spec, teacher.shape)
     kept = id_counts.topk(shape.vocab - 1).indices
     student = Student(shape, kept, teacher.shape.vocab, teacher.compiled, teacher.device)
-    init_from_teacher(student, teacher, id_counts,
-                      None if isinstance(spec["layers"], int) else spec["layers"])
+    init_embedding(student, teacher, id_counts)
+    if not isinstance(spec["layers"], int):
+        layers = shortened(teacher, spec["layers"], shape.heads, shape.kv_heads, shape.ffn, tokens)
+        student.start_from(layers)
     return student
 
 
@@ -106,46 +111,11 @@ def loss_of(student, teacher_head, data, rows, tables, sharpness, kernel):
                           kernel)
 
 
-@torch.no_grad()
-def evaluate(student, teacher, data, classes, answer_tokens=128):
-    """Teacher-forced acceptance on the first tokens of each row's answer. Rows of
-    temperature 0 come first, one for each of `classes`; those behind them were sampled at
-    1: there sum(min(target, draft)), what the REJECTION rule keeps, is measured."""
-    student.eval()
-    tables = Tables(student.shape, teacher.device)
-    head = teacher.embedding[student.kept_ids]
-    by_class, sampled, chain = {}, [], []
-    for row in range(len(data.tokens)):
-        tokens = data.tokens[row:row + 1].long()
-        counted = (data.weight[row] >= 1).nonzero()[:answer_tokens, 0]
-        if len(counted) < 4:
-            continue
-        states = student(tokens, tables.of(*tokens.shape))[counted]
-        logits = (states @ student.embedding.to(states.dtype).T).float()[:, :-1]
-        if row < len(classes):
-            best = student.row_of_id[data.argmax[row][counted].long()]
-            hits = (logits.argmax(-1) == best).float()
-            by_class.setdefault(classes[row], []).append(float(hits.mean()))
-            runs = torch.stack([hits.roll(-i)[:len(hits) - 3] for i in range(4)]).cumprod(0)
-            chain.append(float(runs.sum(0).mean()))
-        else:
-            target = torch.exp((data.states[row][counted] @ head.T).float()
-                               - data.log_sum[row][counted][:, None])
-            overlap = torch.minimum(target, torch.softmax(logits, -1)).sum(-1)
-            sampled.append(float(overlap.mean()))
-    student.train()
-
-    def mean(values):
-        return sum(values) / max(1, len(values))
-    result = {"greedy": mean(sum(by_class.values(), [])), "chain_of_4": mean(chain),
-              "overlap_at_1": mean(sampled)}
-    return result | {f"greedy/{name}": mean(values) for name, values in sorted(by_class.items())}
-
-
 def train(spec, teacher, datasets, held_out, id_counts, out, seed=0):
-    """Trains by `spec`, writes `out`/<name>.pt and .json, and returns the student."""
+    """held_out: data, classes and temperatures, as measure.report wants them. Trains by `spec`,
+    writes `out`/<name>.pt and .json, and returns the student."""
     torch.manual_seed(seed)
-    student = new_student(spec, teacher, id_counts)
+    student = new_student(spec, teacher, id_counts, datasets[0].tokens[:32])
     path = os.path.join(out, spec["name"])
     if os.path.exists(path + ".pt"):
         student.load_state_dict(torch.load(path + ".pt", map_location=teacher.device))
@@ -176,14 +146,14 @@ def train(spec, teacher, datasets, held_out, id_counts, out, seed=0):
         if begin is not None and spent >= next_report:
             values = {"step": step, "seconds": round(spent, 1), "visited": visited,
                       "loss": loss.item(), "matches": matches.item()}
-            if len(log) % 4 == 3:
-                values |= evaluate(student, teacher, held_out[0], held_out[1])
+            if len(log) % 8 == 7:
+                values |= greedy(student, teacher, *held_out[:2])
             log.append(values)
             print(f"{spec['name']}  " + "  ".join(
                 f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items()
                 if not k.startswith("greedy/")), file=sys.stderr, flush=True)
             next_report = spent + max(2.0, spec["seconds"] / 25)
-    result = evaluate(student, teacher, held_out[0], held_out[1])
+    result = report(student, teacher, *held_out)
     summary = {"spec": spec, "parameters": student.shape.parameters, "steps": step,
                "visited": visited, "result": result, "log": log}
     torch.save(student.state_dict(), path + ".pt")
