@@ -67,6 +67,10 @@ void AddDoctor(CLI::App& app, tandem::DoctorOptions& options, Run& run) {
       ->capture_default_str();
   command->add_option("--device", options.device, "where the models would run: cpu, cuda or cuda:N")
       ->capture_default_str();
+  command
+      ->add_option("--vram-budget", options.vram_budget_bytes,
+                   "memory of a card, e.g. 8GiB, in this machine or not")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
   command->add_flag("--fit", options.show_fit,
                     "a table instead: cards, and the tokens of KV that fit beside these models, or "
                     "beside well-known ones");

@@ -199,7 +199,7 @@ absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options) {
     plan.draft_bytes = draft->weights_bytes;
     plan.workspace_bytes += draft->workspace_bytes;
     plan.draft_workspace_bytes = draft->workspace_bytes;
-    RETURN_IF_ERROR(CheckPair(plan.resolved.models.target, plan.resolved.models.draft));
+    RETURN_IF_ERROR(CheckPair(plan.resolved.models.target, plan.resolved.models.draft).status());
   }
   SizePool(options, target, draft.get(), plan);
   if (options.device == "cpu") {
@@ -216,25 +216,11 @@ ExitCode ExitCodeOfPlan(const absl::Status& status) {
   return absl::IsOutOfRange(status) ? kExitUsage : kExitModelFile;
 }
 
-absl::Status CheckPair(const std::string& target_path, const std::string& draft_path) {
+absl::StatusOr<VocabularyDifference> CheckPair(const std::string& target_path,
+                                               const std::string& draft_path) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> target, Tokenizer::FromFile(target_path));
   ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> draft, Tokenizer::FromFile(draft_path));
-  const int32_t shared = std::min(target->vocab_size(), draft->vocab_size());
-  for (int32_t id = 0; id < shared; ++id) {
-    if (target->TokenText(id) == draft->TokenText(id)) continue;
-    if (target->IsSpecial(id) && draft->IsSpecial(id)) continue;
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "draft and target have different vocabularies: token %d is \"%s\" in %s and \"%s\" in %s: "
-        "use a draft of the same family",
-        id, target->TokenText(id), target_path, draft->TokenText(id), draft_path));
-  }
-  if (target->vocab_size() != draft->vocab_size()) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("draft and target have different vocabularies: %d tokens in %s, %d in %s: "
-                        "use a draft of the same family",
-                        target->vocab_size(), target_path, draft->vocab_size(), draft_path));
-  }
-  return absl::OkStatus();
+  return CompareVocabularies(*target, *draft);
 }
 
 }  // namespace tandem

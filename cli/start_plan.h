@@ -9,6 +9,7 @@
 #include "cli/serve_options.h"
 #include "common/kernels/kv_layout.h"
 #include "common/model/config.h"
+#include "common/tokenizer/vocabulary_difference.h"
 
 namespace tandem {
 
@@ -49,8 +50,9 @@ inline constexpr int64_t kUnknownContextBytes = int64_t{256} << 20;
 
 ExitCode ExitCodeOfPlan(const absl::Status& status);
 
-// Tokens of draft and target must mean the same: INVALID_ARGUMENT with the first that
-// does not. Special tokens may be named differently: they are never drafted.
-absl::Status CheckPair(const std::string& target_path, const std::string& draft_path);
+// Tokens of draft and target must mean the same; errors as CompareVocabularies and
+// Tokenizer::FromFile.
+absl::StatusOr<VocabularyDifference> CheckPair(const std::string& target_path,
+                                               const std::string& draft_path);
 
 }  // namespace tandem

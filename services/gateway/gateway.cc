@@ -10,6 +10,7 @@
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
 #include "common/telemetry/log.h"
+#include "common/tokenizer/vocabulary_difference.h"
 #include "services/gateway/listen_queue.h"
 #include "services/gateway/version.h"
 
@@ -100,13 +101,17 @@ absl::Status Gateway::LoadModel() {
   return absl::OkStatus();
 }
 
-absl::Status Gateway::CheckDraft() const {
+absl::Status Gateway::CheckDraft() {
   if (draft_ == nullptr) return absl::OkStatus();
   const std::optional<WorkerDescription> draft = draft_->Description();
   if (!draft.has_value()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,
                    Tokenizer::FromFile(draft->model_path));
-  return CheckSameVocabulary(model_->tokenizer(), *tokenizer);
+  ASSIGN_OR_RETURN(VocabularyDifference difference,
+                   CompareVocabularies(model_->tokenizer(), *tokenizer));
+  if (!difference.empty()) LogInfo(absl::StrCat("draft: ", difference.ToString()));
+  never_drafted_ = std::move(difference.renamed_special_ids);
+  return absl::OkStatus();
 }
 
 void Gateway::StartEngine() {
@@ -124,7 +129,8 @@ void Gateway::StartEngine() {
                     .max_context = options_.max_context,
                     .prefill_stretch = options_.prefill_stretch,
                     .congestion_timeout = options_.slow_client_timeout,
-                    .prefix_cache = options_.prefix_cache},
+                    .prefix_cache = options_.prefix_cache,
+                    .never_drafted = never_drafted_},
       &Clock::Steady(), &model_->tokenizer(), target_.get(), draft_.get(), &fence_, &observer_);
   engine_ = std::make_unique<EngineThread>(std::move(engine), admission);
   const int32_t context = options_.max_context > 0

@@ -1,7 +1,9 @@
 // The gateway as a whole: what is made in which order, and what happens when it stops.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "common/telemetry/metrics.h"
@@ -32,7 +34,7 @@ class Gateway {
   void WaitForDraft(StopSignal& stop);
   absl::Status LoadModel();
   // INVALID_ARGUMENT for a draft of another vocabulary.
-  absl::Status CheckDraft() const;
+  absl::Status CheckDraft();
   void StartEngine();
   // Until the stop; false when the server is of no use any more.
   bool Watch(StopSignal& stop);
@@ -45,6 +47,7 @@ class Gateway {
   PoolFence fence_;
   std::unique_ptr<RemoteTargetLink> target_;
   std::unique_ptr<RemoteDraftLink> draft_;
+  std::vector<int32_t> never_drafted_;  // ids that the draft means otherwise
   std::unique_ptr<ServedModel> model_;
   std::unique_ptr<EngineThread> engine_;
   GatewayServiceImpl service_;

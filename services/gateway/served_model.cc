@@ -1,6 +1,5 @@
 #include "services/gateway/served_model.h"
 
-#include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -79,25 +78,6 @@ absl::StatusOr<std::vector<int32_t>> ServedModel::EncodeText(
   return tokenizer_->Encode(
       text, {.add_bos = options.add_bos && tokenizer_->add_bos() && tokenizer_->bos_id() >= 0,
              .special = options.parse_special ? SpecialTokens::kParse : SpecialTokens::kAsText});
-}
-
-absl::Status CheckSameVocabulary(const Tokenizer& target, const Tokenizer& draft) {
-  const int32_t count = std::min(target.vocab_size(), draft.vocab_size());
-  for (int32_t id = 0; id < count; ++id) {
-    if (target.TokenText(id) == draft.TokenText(id)) continue;
-    return absl::InvalidArgumentError(absl::StrCat(
-        "token ", id, " is '", std::string(target.TokenText(id)), "' in the target's vocabulary, '",
-        std::string(draft.TokenText(id)),
-        "' in the draft's: choose a draft of the same vocabulary, or serve without one"));
-  }
-  // Files of one family are padded to different sizes; more than padding is another family.
-  constexpr int32_t kMaxPadding = 1024;
-  if (std::abs(target.vocab_size() - draft.vocab_size()) > kMaxPadding) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the target's vocabulary has ", target.vocab_size(), " tokens, the draft's ",
-                     draft.vocab_size(), ": choose a draft of the same vocabulary"));
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace tandem::gateway

@@ -64,8 +64,4 @@ class ServedModel {
   std::vector<int32_t> end_token_ids_;
 };
 
-// INVALID_ARGUMENT naming the first token that the two vocabularies have differently: a
-// draft of another vocabulary proposes nonsense.
-absl::Status CheckSameVocabulary(const Tokenizer& target, const Tokenizer& draft);
-
 }  // namespace tandem::gateway

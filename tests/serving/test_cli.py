@@ -72,6 +72,16 @@ def test_doctor_says_ok():
     assert "FAIL" not in result.stdout
 
 
+def test_doctor_tells_whether_a_pair_fits_a_card_and_what_it_may_gain():
+    card = ["--port", "0", "--device", "cuda", "--vram-budget"]
+    result = tandem("doctor", *MODELS, *card, "8GiB")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for word in ("vocabularies match", "spare", "at acceptance"):
+        assert word in result.stdout
+    too_small = tandem("doctor", *MODELS, *card, "100MiB")
+    assert too_small.returncode == 1 and "smaller model" in too_small.stdout
+
+
 def test_serve_dry_run_prints_the_plan():
     result = tandem("serve", *MODELS, "--dry-run")
     assert result.returncode == 0

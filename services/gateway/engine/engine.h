@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -36,6 +37,8 @@ struct EngineOptions {
   absl::Duration target_wait = absl::Seconds(60);
   // Keeps the pages of prompts and answers for requests that begin with the same tokens.
   bool prefix_cache = true;
+  // Rising ids that the draft means otherwise than the target: a draft ends before them.
+  std::vector<int32_t> never_drafted = {};
 };
 
 // Not thread-safe: one thread calls Submit, Cancel and RunOnce (the service hands

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -129,6 +130,8 @@ class SimTarget final : public SimWorker, public TargetLink {
   absl::StatusOr<WorkerFacts> Facts() override { return CurrentFacts(); }
   void Send(const WorkerStep& step) override { Take(step); }
   absl::StatusOr<VerifyStepResult> Await(absl::Duration timeout) override;
+
+  std::set<int32_t> drafts_seen;  // ids that came as drafts
 
  private:
   VerifyResult RunEntry(const SequenceStep& step);

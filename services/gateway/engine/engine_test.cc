@@ -1,6 +1,7 @@
 // What the engine promises, one thing at a time, on simulated workers.
 #include "services/gateway/engine/engine.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "gtest/gtest.h"
@@ -221,6 +222,32 @@ TEST(EngineTest, RejectionWithoutAFreeSlotRunsWithoutTheDraft) {
   EXPECT_GT(clients[1]->finished->bypass_reasons.at("no_slot"), 5);
   for (const SimClient* client : clients) EXPECT_EQ(client->token_ids.size(), 60u);
   sim.ExpectAllFree();
+}
+
+// As renamed special tokens are: the draft ends before them, the answer may well hold them.
+TEST(EngineTest, WhatTheDraftMeansOtherwiseIsNeverDrafted) {
+  for (const AcceptanceRule rule : {AcceptanceRule::kCoupled, AcceptanceRule::kRejection}) {
+    for (const int32_t first_banned : {0, 40}) {
+      if (rule == AcceptanceRule::kRejection && first_banned == 0) continue;  // nothing to draw
+      SimOptions options;
+      options.engine.never_drafted.resize(256);
+      std::iota(options.engine.never_drafted.begin(), options.engine.never_drafted.end(),
+                first_banned);
+      EngineSim sim(options);
+      GenerationRequest request = SimRequest(20, 60);
+      request.sampling.rule = rule;
+      request.speculation.mode = SpeculationMode::kDraft;
+      const SimClient* client = sim.Submit(request);
+      ASSERT_TRUE(sim.RunUntilIdle());
+      EXPECT_EQ(client->token_ids.size(), 60u);
+      if (rule == AcceptanceRule::kCoupled) ExpectPlainAnswer(*client, request);
+      const std::vector<int32_t>& banned = options.engine.never_drafted;
+      for (const int32_t id : sim.target.drafts_seen) {
+        EXPECT_FALSE(std::binary_search(banned.begin(), banned.end(), id)) << id;
+      }
+      sim.ExpectAllFree();
+    }
+  }
 }
 
 TEST(EngineTest, WorksWithoutADraftAtAll) {

@@ -11,6 +11,7 @@ namespace {
 constexpr absl::Duration kMaxDraftTimeout = absl::Seconds(10);
 // Ids to release are told with the next step, or in one of their own when there are many.
 constexpr size_t kMaxReleases = 64;
+constexpr float kBan = -100.0f;  // as a logit_bias
 
 }  // namespace
 
@@ -109,8 +110,12 @@ void Engine::Impl::TakeProposals(const ProposeStepResult& result, Round* round) 
       entry.plan = {.reason = bypass::kDraftFailed};
       continue;
     }
+    // Under REJECTION what was drawn may not be judged afterwards: there Open bans those ids.
+    const auto& never_drafted = options_.never_drafted;
+    const bool may_cut = !entry.sequence->needs_draft_probs();
     for (const int32_t id : proposed.draft_token_ids) {
       if (id < 0 || id >= target_.facts->vocab_size) break;
+      if (may_cut && std::binary_search(never_drafted.begin(), never_drafted.end(), id)) break;
       entry.draft_token_ids.push_back(id);
     }
     // All but the last were run.
@@ -129,10 +134,16 @@ OpenSequence Engine::Impl::Open(Role role, Sequence* sequence) {
   state.is_open = true;
   state.must_reopen = false;
   const auto first = sequence->tokens.begin();
-  return {.sequence = sequence->id,
-          .sampling = sequence->request.sampling,
-          .cached_token_ids = {first, first + state.kv_length},
-          .traceparent = sequence->request.traceparent};
+  OpenSequence open = {.sequence = sequence->id,
+                       .sampling = sequence->request.sampling,
+                       .cached_token_ids = {first, first + state.kv_length},
+                       .traceparent = sequence->request.traceparent};
+  if (role == Role::kDraft && sequence->needs_draft_probs()) {
+    for (const int32_t id : options_.never_drafted) {
+      open.sampling.logit_bias.emplace_back(id, kBan);
+    }
+  }
+  return open;
 }
 
 WorkerStep Engine::Impl::VerifyStepOf(const Round& round) {

@@ -202,6 +202,7 @@ VerifyResult SimTarget::RunEntry(const SequenceStep& step) {
   int32_t position = step.start_position;
   std::vector<uint64_t> states;  // that make the rows
   for (const int32_t id : step.token_ids) states = {RunToken(sequence, position++, id)};
+  drafts_seen.insert(step.draft_token_ids.begin(), step.draft_token_ids.end());
   for (const int32_t id : step.draft_token_ids) {
     states.push_back(RunToken(sequence, position++, id));
   }
