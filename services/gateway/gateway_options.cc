@@ -1,6 +1,10 @@
 #include "services/gateway/gateway_options.h"
 
+#include <cmath>
+#include <utility>
+
 #include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
 
 namespace tandem::gateway {
 
@@ -60,6 +64,14 @@ absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* 
     return absl::OutOfRangeError(app.help());
   } catch (const CLI::ParseError& error) {
     return absl::InvalidArgumentError(error.what());
+  }
+  const std::pair<const char*, double> numbers[] = {
+      {"--drain-timeout", drain_timeout_s},
+      {"--slow-client-timeout", slow_client_timeout_s},
+      {"--prefill-stretch", options.prefill_stretch}};
+  for (const auto& [flag, value] : numbers) {
+    // NaN is in every range of CLI11's.
+    if (std::isnan(value)) return absl::InvalidArgumentError(absl::StrCat(flag, ": not a number"));
   }
   options.drain_timeout = absl::Seconds(drain_timeout_s);
   options.slow_client_timeout = absl::Seconds(slow_client_timeout_s);

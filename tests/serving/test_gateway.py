@@ -67,6 +67,7 @@ def test_while_starting_calls_are_unavailable_and_health_says_so(api, tmp_path):
 @pytest.mark.parametrize("arguments,code,word", [
     ([], 2, "--target"), (["--target", "unix:/x", "--max-running", "0"], 2, "--max-running"),
     (["--target", "unix:/x", "--no-such-flag"], 2, "--no-such-flag"),
+    (["--target", "unix:/x", "--drain-timeout", "nan"], 2, "--drain-timeout"),
     (["--target", "unix:/x", "--listen", "unix:/no/such/folder/s.sock"], 5, "/no/such/folder"),
 ])
 def test_a_wrong_command_line_is_an_event_and_an_exit_code(arguments, code, word):
