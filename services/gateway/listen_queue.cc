@@ -5,15 +5,15 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 
 namespace tandem::gateway {
 namespace {
 
-constexpr absl::Duration kLookInterval = absl::Seconds(1);
+constexpr absl::Duration kLookInterval = absl::Milliseconds(200);
 constexpr absl::Duration kStuckAfter = absl::Seconds(5);
 
 int PortOf(const sockaddr_storage& address) {
@@ -26,35 +26,16 @@ int PortOf(const sockaddr_storage& address) {
   return -1;
 }
 
-// Of a listener, tcpi_unacked is the length of its queue (tcp_get_info in Linux).
-int32_t QueueLength(int fd, int port) {
+bool ListensOn(int fd, int port) {
   int is_listener = 0;
   socklen_t size = sizeof(is_listener);
   if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listener, &size) != 0 || is_listener == 0) {
-    return 0;
+    return false;
   }
   sockaddr_storage address = {};
   size = sizeof(address);
-  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0 ||
-      PortOf(address) != port) {
-    return 0;
-  }
-  tcp_info info = {};
-  size = sizeof(info);
-  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0;
-  return static_cast<int32_t>(info.tcpi_unacked);
-}
-
-// Of all listeners of this process on `port`.
-int32_t NumWaiting(int port) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> folder(opendir("/proc/self/fd"), closedir);
-  if (folder == nullptr) return 0;
-  int32_t count = 0;
-  while (const dirent* entry = readdir(folder.get())) {
-    int fd = -1;
-    if (absl::SimpleAtoi(entry->d_name, &fd)) count += QueueLength(fd, port);
-  }
-  return count;
+  return getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0 &&
+         PortOf(address) == port;
 }
 
 }  // namespace
@@ -66,11 +47,39 @@ ListenQueue::ListenQueue(const std::string& address) {
   }
 }
 
+void ListenQueue::FindListeners() {
+  const std::unique_ptr<DIR, int (*)(DIR*)> folder(opendir("/proc/self/fd"), closedir);
+  if (folder == nullptr) return;
+  while (const dirent* entry = readdir(folder.get())) {
+    int fd = -1;
+    if (absl::SimpleAtoi(entry->d_name, &fd) && ListensOn(fd, port_)) listeners_.push_back(fd);
+  }
+}
+
+int32_t ListenQueue::NumWaiting() const {
+  int32_t count = 0;
+  for (const int fd : listeners_) {
+    // Of a listener, tcpi_unacked is the length of its queue (tcp_get_info in Linux).
+    tcp_info info = {};
+    socklen_t size = sizeof(info);
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0) {
+      count += static_cast<int32_t>(info.tcpi_unacked);
+    }
+  }
+  return count;
+}
+
 bool ListenQueue::IsStuck(absl::Time now) {
   if (port_ < 0) return false;
   if (now >= look_at_) {
     look_at_ = now + kLookInterval;
-    waiting_since_ = NumWaiting(port_) > 0 ? std::min(waiting_since_, now) : absl::InfiniteFuture();
+    if (listeners_.empty()) FindListeners();
+    const int32_t before = std::exchange(num_waiting_, NumWaiting());
+    if (num_waiting_ == 0) {
+      waiting_since_ = absl::InfiniteFuture();
+    } else if (num_waiting_ < before || waiting_since_ == absl::InfiniteFuture()) {
+      waiting_since_ = now;
+    }
   }
   return now - waiting_since_ >= kStuckAfter;
 }
