@@ -1,11 +1,13 @@
-"""The recipe of the image and the compose example. What a build needs an engine for is
-rehearsed by deploy/docker/rehearse."""
+"""The recipe of the image and the compose example. What an engine would do is rehearsed by
+deploy/docker/rehearse: its last stage here, the build of the programs by hand."""
 
+import os
 import pathlib
 import re
 import subprocess
 import sys
 
+import pytest
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -55,6 +57,30 @@ def test_packages_are_those_of_setup():
     build = set(re.search(r'^build="(.*?)"', stage, re.M | re.S).group(1).split())
     not_to_build = {"ccache", "libgtest-dev", "libgmock-dev", "python3", "python3-venv", "python3-dev"}
     assert set(listed) - not_to_build - build == set()
+
+
+def test_the_image_serves_as_a_user_on_a_read_only_root(tmp_path):
+    """Its last stage in an empty Debian, with the programs that were built here."""
+    if os.environ.get("TANDEM_SLOW", "1") != "1":
+        pytest.skip("programs of a sanitizer build need its runtime")
+    probe = "mkdir -p p && mount -t proc proc p"
+    if os.geteuid() != 0 or subprocess.run(
+            ["unshare", "--mount", "--pid", "--fork", "sh", "-c", probe], cwd=tmp_path,
+            stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        pytest.skip("needs root, and mounts in a namespace of its own")
+    models = ROOT / "build" / "models"
+    built = os.environ.get("TANDEM_BIN", str(ROOT / "build" / "bin"))
+    command = [str(DOCKER / "rehearse"), str(models / "smollm2-135m-instruct.q4_1.gguf"),
+               str(models / "smollm2-135m-instruct.tiny.q4_1.gguf"), str(tmp_path / "image")]
+    try:
+        result = subprocess.run(command, env={**os.environ, "BUILT": built}, capture_output=True,
+                                text=True, timeout=420, check=False)
+    finally:
+        subprocess.run(["rm", "-rf", str(tmp_path / "image")], check=False)
+    if "stage cpu:" not in result.stderr:
+        pytest.skip(f"no empty Debian can be made here: {result.stderr[-500:]}")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stderr.rstrip().endswith("ok")
 
 
 def test_compose_runs_the_image_as_the_pods_do():
