@@ -52,6 +52,40 @@ void AddDeviceArguments(const ServeOptions& options, int64_t budget_bytes, bool 
   if (is_target) argv->insert(argv->end(), {"--pool-transport", options.pool_transport});
 }
 
+void AddScheduling(CLI::App& command, ServeOptions& options) {
+  command.add_option("--max-running", options.max_running, "requests in a step at once")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command.add_option("--max-waiting", options.max_waiting, "requests in the queue at most")
+      ->check(CLI::Range(0, 100000))
+      ->capture_default_str();
+  command
+      .add_option("--max-requests-per-client", options.max_requests_per_client,
+                  "of one API key or address, running and waiting; 0: no limit")
+      ->check(CLI::Range(0, 100000));
+  command
+      .add_option("--max-queued-tokens", options.max_queued_tokens,
+                  "prompt tokens, running and waiting; 0: 16 page pools full")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  command
+      .add_option("--slow-client-timeout", options.slow_client_timeout_s,
+                  "seconds for a client that does not read")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
+  command
+      .add_option("--stream-interval", options.stream_interval_s,
+                  "seconds between messages of a stream; tokens of several steps travel together")
+      ->check(CLI::Range(0.0, 10.0))
+      ->capture_default_str();
+  command
+      .add_option("--prefill-stretch", options.prefill_stretch,
+                  "how many times longer prompts may make the steps of others")
+      ->check(CLI::Range(1.0, 1000.0))
+      ->capture_default_str();
+  command.add_flag("!--no-prefix-cache", options.prefix_cache,
+                   "run every prompt from its start, keep no pages of others");
+}
+
 }  // namespace
 
 void AddServeOptions(CLI::App& command, ServeOptions& options) {
@@ -87,32 +121,7 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
       ->check(CLI::Range(0, std::numeric_limits<int32_t>::max()));
   command.add_option("--threads", options.threads, "threads of each worker; 0: all cores")
       ->check(CLI::Range(0, 256));
-  command.add_option("--max-running", options.max_running, "requests in a step at once")
-      ->check(CLI::Range(1, 64))
-      ->capture_default_str();
-  command.add_option("--max-waiting", options.max_waiting, "requests in the queue at most")
-      ->check(CLI::Range(0, 100000))
-      ->capture_default_str();
-  command
-      .add_option("--max-requests-per-client", options.max_requests_per_client,
-                  "of one API key or address, running and waiting; 0: no limit")
-      ->check(CLI::Range(0, 100000));
-  command
-      .add_option("--max-queued-tokens", options.max_queued_tokens,
-                  "prompt tokens, running and waiting; 0: 16 page pools full")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
-  command
-      .add_option("--slow-client-timeout", options.slow_client_timeout_s,
-                  "seconds for a client that does not read")
-      ->check(CLI::Range(0.1, 3600.0))
-      ->capture_default_str();
-  command
-      .add_option("--prefill-stretch", options.prefill_stretch,
-                  "how many times longer prompts may make the steps of others")
-      ->check(CLI::Range(1.0, 1000.0))
-      ->capture_default_str();
-  command.add_flag("!--no-prefix-cache", options.prefix_cache,
-                   "run every prompt from its start, keep no pages of others");
+  AddScheduling(command, options);
   command
       .add_option("--drain-timeout", options.drain_timeout_s,
                   "seconds for running requests after SIGTERM")
@@ -166,6 +175,7 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
                       {"--max-requests-per-client", absl::StrCat(options.max_requests_per_client),
                        "--max-queued-tokens", absl::StrCat(options.max_queued_tokens),
                        "--slow-client-timeout", absl::StrCat(options.slow_client_timeout_s),
+                       "--stream-interval", absl::StrCat(options.stream_interval_s),
                        "--prefill-stretch", absl::StrCat(options.prefill_stretch)});
   if (!options.prefix_cache) gateway.argv.push_back("--no-prefix-cache");
   if (!resolved.models.draft.empty()) {

@@ -37,6 +37,7 @@ struct ServeOptions {
   int32_t max_requests_per_client = 0;
   int64_t max_queued_tokens = 0;  // 0: the gateway's own measure
   double slow_client_timeout_s = 30.0;
+  double stream_interval_s = 0.0;  // 0: a message for each step
   double prefill_stretch = 1.5;
   bool prefix_cache = true;
   double drain_timeout_s = 30.0;  // for running requests after SIGTERM

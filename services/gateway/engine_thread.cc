@@ -60,8 +60,9 @@ class EngineThread::Ticket final : public GenerationSink {
   std::shared_ptr<GenerationSink> sink_;
 };
 
-EngineThread::EngineThread(std::unique_ptr<Engine> engine, const AdmissionLimits& limits)
-    : engine_(std::move(engine)), limits_(limits) {
+EngineThread::EngineThread(std::unique_ptr<Engine> engine, const AdmissionLimits& limits,
+                           std::function<void()> after_round)
+    : engine_(std::move(engine)), limits_(limits), after_round_(std::move(after_round)) {
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -180,6 +181,7 @@ void EngineThread::Run() {
     DropFinished();
     did_something = engine_->RunOnce();
     DropFinished();
+    after_round_();
   }
   const absl::Status stopped = absl::UnavailableError("the server stopped");
   std::deque<std::shared_ptr<Ticket>> submitted;

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -33,7 +34,10 @@ struct AdmissionLimits {
 // Hands requests to the engine and runs its rounds. All methods are thread-safe.
 class EngineThread {
  public:
-  EngineThread(std::unique_ptr<Engine> engine, const AdmissionLimits& limits);
+  // `after_round` runs on the thread after each round: the sinks have all that it made.
+  EngineThread(
+      std::unique_ptr<Engine> engine, const AdmissionLimits& limits,
+      std::function<void()> after_round = [] {});
   ~EngineThread();  // stops
 
   // Ends what still runs with UNAVAILABLE; what comes later is refused or ignored.
@@ -75,6 +79,7 @@ class EngineThread {
 
   std::unique_ptr<Engine> engine_;
   const AdmissionLimits limits_;
+  const std::function<void()> after_round_;
 
   mutable std::mutex mutex_;  // of what follows
   std::condition_variable work_;

@@ -132,15 +132,18 @@ void Gateway::StartEngine() {
                     .prefix_cache = options_.prefix_cache,
                     .never_drafted = never_drafted_},
       &Clock::Steady(), &model_->tokenizer(), target_.get(), draft_.get(), &fence_, &observer_);
-  engine_ = std::make_unique<EngineThread>(std::move(engine), admission);
+  engine_ =
+      std::make_unique<EngineThread>(std::move(engine), admission, [this] { writer_.Flush(); });
   const int32_t context = options_.max_context > 0
                               ? std::min(options_.max_context, target.facts.context_length)
                               : target.facts.context_length;
   service_.SetBackend({.model = model_.get(),
                        .engine = engine_.get(),
+                       .writer = &writer_,
                        .target = target_.get(),
                        .draft = draft_.get(),
                        .context_length = context,
+                       .stream_interval = options_.stream_interval,
                        .max_running = options_.max_running,
                        .max_waiting = options_.max_waiting,
                        .admission = admission});

@@ -12,6 +12,7 @@
 #include "services/gateway/gateway_server.h"
 #include "services/gateway/metrics_observer.h"
 #include "services/gateway/process_events.h"
+#include "services/gateway/stream_writer.h"
 
 namespace tandem::gateway {
 
@@ -50,6 +51,7 @@ class Gateway {
   std::vector<int32_t> never_drafted_;  // ids that the draft means otherwise
   std::unique_ptr<ServedModel> model_;
   std::unique_ptr<EngineThread> engine_;
+  StreamWriter writer_;
   GatewayServiceImpl service_;
   std::unique_ptr<GatewayServer> server_;
 };

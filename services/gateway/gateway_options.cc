@@ -7,26 +7,9 @@
 #include "absl/strings/str_cat.h"
 
 namespace tandem::gateway {
+namespace {
 
-absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* argv) {
-  GatewayOptions options;
-  double drain_timeout_s = absl::ToDoubleSeconds(options.drain_timeout);
-  double slow_client_timeout_s = absl::ToDoubleSeconds(options.slow_client_timeout);
-  CLI::App app("The gateway of Tandem: takes requests and runs draft and target.",
-               "tandem-gateway");
-  app.add_option("--listen", options.listen, "host:port or unix:/path of the service")
-      ->capture_default_str();
-  app.add_option("--tls-cert", options.security.tls.certificate, "PEM of our certificate chain");
-  app.add_option("--tls-key", options.security.tls.key, "PEM of its key");
-  app.add_option("--tls-ca", options.security.tls.ca, "PEM of who signs clients: asks for mTLS");
-  app.add_flag("--insecure", options.security.allow_plaintext,
-               "plaintext also beyond this machine");
-  app.add_option("--metrics-listen", options.metrics_listen, "host:port of /metrics")
-      ->capture_default_str();
-  app.add_option("--target", options.target, "unix:/path of the target worker")->required();
-  app.add_option("--draft", options.draft, "unix:/path of the draft worker");
-  app.add_option("--ctx", options.max_context, "largest prompt plus output; 0: the target's")
-      ->check(CLI::Range(0, 1 << 24));
+void AddAdmission(CLI::App& app, GatewayOptions& options) {
   app.add_option("--max-running", options.max_running, "requests in a step at once")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
@@ -45,12 +28,41 @@ absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* 
                  "how many times longer prompts may make the steps of others")
       ->check(CLI::Range(1.0, 1000.0))
       ->capture_default_str();
+}
+
+}  // namespace
+
+absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* argv) {
+  GatewayOptions options;
+  double drain_timeout_s = absl::ToDoubleSeconds(options.drain_timeout);
+  double slow_client_timeout_s = absl::ToDoubleSeconds(options.slow_client_timeout);
+  double stream_interval_s = absl::ToDoubleSeconds(options.stream_interval);
+  CLI::App app("The gateway of Tandem: takes requests and runs draft and target.",
+               "tandem-gateway");
+  app.add_option("--listen", options.listen, "host:port or unix:/path of the service")
+      ->capture_default_str();
+  app.add_option("--tls-cert", options.security.tls.certificate, "PEM of our certificate chain");
+  app.add_option("--tls-key", options.security.tls.key, "PEM of its key");
+  app.add_option("--tls-ca", options.security.tls.ca, "PEM of who signs clients: asks for mTLS");
+  app.add_flag("--insecure", options.security.allow_plaintext,
+               "plaintext also beyond this machine");
+  app.add_option("--metrics-listen", options.metrics_listen, "host:port of /metrics")
+      ->capture_default_str();
+  app.add_option("--target", options.target, "unix:/path of the target worker")->required();
+  app.add_option("--draft", options.draft, "unix:/path of the draft worker");
+  app.add_option("--ctx", options.max_context, "largest prompt plus output; 0: the target's")
+      ->check(CLI::Range(0, 1 << 24));
+  AddAdmission(app, options);
   app.add_option("--drain-timeout", drain_timeout_s, "seconds for running requests after SIGTERM")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
   app.add_option("--slow-client-timeout", slow_client_timeout_s,
                  "seconds for a client that does not read")
       ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
+  app.add_option("--stream-interval", stream_interval_s,
+                 "seconds between messages of a stream; tokens of several steps travel together")
+      ->check(CLI::Range(0.0, 10.0))
       ->capture_default_str();
   app.add_flag("!--no-ring", options.use_ring, "steps by gRPC even where a worker has a ring");
   app.add_flag("!--no-prefix-cache", options.prefix_cache,
@@ -68,6 +80,7 @@ absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* 
   const std::pair<const char*, double> numbers[] = {
       {"--drain-timeout", drain_timeout_s},
       {"--slow-client-timeout", slow_client_timeout_s},
+      {"--stream-interval", stream_interval_s},
       {"--prefill-stretch", options.prefill_stretch}};
   for (const auto& [flag, value] : numbers) {
     // NaN is in every range of CLI11's.
@@ -75,6 +88,7 @@ absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* 
   }
   options.drain_timeout = absl::Seconds(drain_timeout_s);
   options.slow_client_timeout = absl::Seconds(slow_client_timeout_s);
+  options.stream_interval = absl::Seconds(stream_interval_s);
   return options;
 }
 

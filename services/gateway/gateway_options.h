@@ -35,6 +35,7 @@ struct GatewayOptions {
   bool prefix_cache = true;
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration slow_client_timeout = absl::Seconds(30);
+  absl::Duration stream_interval = absl::ZeroDuration();
   std::string log_level = "info";
 };
 

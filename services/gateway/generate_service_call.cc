@@ -65,6 +65,8 @@ GenerateCall::~GenerateCall() { metrics_->OnBuffered(-reported_bytes_); }
 absl::Status GenerateCall::Submit(const grpc::ByteBuffer& bytes, const Backend& backend) {
   const ServedModel& model = *backend.model;
   engine_ = backend.engine;
+  writer_ = backend.writer;
+  stream_interval_ = backend.stream_interval;
   const std::string client = ClientKeyOf(*context_);
   RETURN_IF_ERROR(engine_->CheckRoom(client));
   v1::GenerateRequest message;
@@ -94,31 +96,25 @@ absl::Status GenerateCall::Submit(const grpc::ByteBuffer& bytes, const Backend& 
 }
 
 void GenerateCall::OnStarted(const StartedInfo& info) {
-  {
-    const std::lock_guard lock(mutex_);
-    buffer_.PutStarted(info);
-    was_started_ = true;
-  }
-  Pump();
+  const std::lock_guard lock(mutex_);
+  buffer_.PutStarted(info);
+  was_started_ = true;
+  PostToWriter();
 }
 
 void GenerateCall::OnDelta(TokenDelta delta) {
-  {
-    const std::lock_guard lock(mutex_);
-    buffer_.PutDelta(std::move(delta));
-    ReportBuffered();
-  }
-  Pump();
+  const std::lock_guard lock(mutex_);
+  buffer_.PutDelta(std::move(delta));
+  ReportBuffered();
+  PostToWriter();
 }
 
 void GenerateCall::OnFinished(const FinishedInfo& info) {
-  {
-    const std::lock_guard lock(mutex_);
-    buffer_.PutFinished(info);
-    buffer_.PutEnd(absl::OkStatus());
-    finish_reason_ = FinishReasonName(info.reason);
-  }
-  Pump();
+  const std::lock_guard lock(mutex_);
+  buffer_.PutFinished(info);
+  buffer_.PutEnd(absl::OkStatus());
+  finish_reason_ = FinishReasonName(info.reason);
+  PostToWriter();
 }
 
 void GenerateCall::OnError(const absl::Status& status) { End(status); }
@@ -136,7 +132,7 @@ void GenerateCall::End(absl::Status status) {
   if (is_stuck) {
     FinishUnread(status);
   } else {
-    Pump();
+    Write(Clock::Steady().Now());
   }
 }
 
@@ -157,30 +153,44 @@ bool GenerateCall::IsCongested() const {
   return buffer_.IsFull();
 }
 
-void GenerateCall::Pump() {
+void GenerateCall::PostToWriter() {
+  if (std::exchange(is_posted_, true)) return;
+  writer_->Post(shared_from_this());
+}
+
+absl::Duration GenerateCall::Write(absl::Duration now) {
   std::optional<absl::Status> end;
+  bool was_full = false;
   {
     const std::lock_guard lock(mutex_);
-    if (is_writing_ || is_finishing_) return;
+    was_full = buffer_.IsFull();
+    const bool is_urgent = was_full || buffer_.IsEnding();
+    if (buffer_.IsDeltaNext() && !is_urgent && now < next_delta_) return next_delta_;
+    is_posted_ = false;
+    if (is_writing_ || is_finishing_) return absl::InfiniteDuration();
+    if (buffer_.IsDeltaNext()) next_delta_ = now + stream_interval_;
     while (!is_writing_) {
       const std::optional<StreamBuffer::Event> event = buffer_.Take();
       if (!event.has_value()) break;
       is_writing_ = ToMessage(*event, stream_, &message_);
     }
     ReportBuffered();
-    write_start_ = Clock::Steady().Now();
+    write_start_ = now;
     if (!is_writing_) {
       end = buffer_.End();
-      if (!end.has_value()) return;
+      if (!end.has_value()) return absl::InfiniteDuration();
       is_finishing_ = true;
     }
   }
-  if (!end.has_value()) {
+  if (end.has_value()) {
+    FinishWith(*end);
+  } else {
     bytes_ = SerializeMessage(message_);
     StartWrite(&bytes_);
-    return;
   }
-  FinishWith(*end);
+  // What waited is being written: the engine may go on with the sequence.
+  if (was_full) engine_->Wake();
+  return absl::InfiniteDuration();
 }
 
 void GenerateCall::FinishWith(const absl::Status& end) {
@@ -202,19 +212,18 @@ void GenerateCall::ReportBuffered() {
 }
 
 void GenerateCall::OnWriteDone(bool ok) {
-  bool may_go_on = false;
+  bool has_more = false;
   absl::Duration waited;
   {
     const std::lock_guard lock(mutex_);
     is_writing_ = false;
-    may_go_on = buffer_.IsFull();
+    has_more = !buffer_.IsEmpty();
+    if (has_more) PostToWriter();
     waited = Clock::Steady().Now() - write_start_;
   }
   metrics_->OnSent(waited);
   if (!ok) CancelRequest("the client is gone");
-  Pump();
-  // What waited is being written: the engine may go on with the sequence.
-  if (may_go_on && engine_ != nullptr) engine_->Wake();
+  if (has_more) writer_->Flush();
 }
 
 void GenerateCall::OnCancel() { CancelRequest("the client cancelled"); }

@@ -13,12 +13,14 @@
 #include "services/gateway/convert.h"
 #include "services/gateway/metrics_observer.h"
 #include "services/gateway/stream_buffer.h"
+#include "services/gateway/stream_writer.h"
 
 namespace tandem::gateway {
 
 // Lives until both the engine and gRPC have let go of it.
 class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                            public GenerationSink,
+                           public StreamWriter::Stream,
                            public std::enable_shared_from_this<GenerateCall> {
  public:
   // Begins the call and hands it to the engine, or ends it with an error. The reactor to
@@ -36,6 +38,9 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void OnError(const absl::Status& status) override;
   bool IsCongested() const override;
 
+  // StreamWriter::Stream: the next event, if none is being written.
+  absl::Duration Write(absl::Duration now) override;
+
   // Reactions of gRPC:
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
@@ -47,8 +52,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   absl::Status Submit(const grpc::ByteBuffer& request, const Backend& backend);
   // Ends the request in the engine, unless it is over.
   void CancelRequest(const char* why);
-  // Writes what waits, if nothing is being written.
-  void Pump();
+  // Has the writer write what waits, with its next flush. Requires the lock.
+  void PostToWriter();
   void End(absl::Status status);
   void FinishUnread(const absl::Status& end);
   void FinishWith(const absl::Status& end);
@@ -61,12 +66,15 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   const absl::Duration time_limit_;  // from the arrival to the client's deadline
   const std::string traceparent_;    // valid, or empty
   EngineThread* engine_ = nullptr;
+  StreamWriter* writer_ = nullptr;
+  absl::Duration stream_interval_ = absl::ZeroDuration();
 
   mutable std::mutex mutex_;  // of what follows
   StreamBuffer buffer_;
   StreamDescription stream_;
   v1::GenerateResponse message_;
   grpc::ByteBuffer bytes_;  // of it, being written
+  bool is_posted_ = false;
   bool is_writing_ = false;
   bool is_finishing_ = false;
   absl::Status cancelled_;  // why, once the call is cancelled
@@ -79,6 +87,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool is_done_ = false;
   grpc::Alarm cut_off_;
   absl::Duration write_start_;
+  absl::Duration next_delta_ = -absl::InfiniteDuration();  // not written before
   int64_t reported_bytes_ = 0;
 
   std::shared_ptr<GenerateCall> self_;  // until OnDone

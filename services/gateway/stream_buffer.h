@@ -32,6 +32,10 @@ class StreamBuffer {
   // The end, once all events before it were taken.
   std::optional<absl::Status> End() const;
 
+  bool IsEmpty() const { return !started_ && !delta_ && !finished_ && !end_; }
+  bool IsDeltaNext() const { return !started_ && delta_.has_value(); }
+  // Nothing more comes.
+  bool IsEnding() const { return end_.has_value(); }
   // Of text that waits.
   int64_t num_bytes() const { return num_bytes_; }
   bool IsFull() const { return num_tokens_ >= kMaxTokens || num_bytes_ >= kMaxBytes; }

@@ -250,6 +250,27 @@ def test_a_client_that_reads_too_late_is_told_why_it_was_ended(api, unix_gateway
         assert "has not read" in error.value.details()
 
 
+@pytest.mark.parametrize("gateway_flags", [["--stream-interval", "10"]])
+def test_a_stream_interval_makes_fewer_messages_of_the_same_tokens(api, unix_gateway):
+    client = Client(api, unix_gateway[1])
+
+    def deltas(max_tokens):
+        request = client.request("Once upon a time", max_tokens=max_tokens)
+        request.stopping.ignore_eos = True
+        events = list(client.stub.Generate(request))
+        assert events[-1].WhichOneof("event") == "finished"
+        return [event.delta for event in events if event.WhichOneof("event") == "delta"]
+
+    first, rest = deltas(20)  # what is first is not kept back, nor is the end
+    assert len(first.token_ids) + len(rest.token_ids) == 20
+    # A full buffer does not wait for the interval: 256 tokens, and what a step adds.
+    many = deltas(600)
+    assert sum(len(delta.token_ids) for delta in many) == 600
+    assert len(many) <= 1 + 600 // 256 + 1
+    ids = [token for delta in many for token in delta.token_ids]
+    assert ids[:20] == [*first.token_ids, *rest.token_ids]
+
+
 def test_another_model_in_the_targets_place_is_refused_until_it_is_gone(api, tmp_path):
     address = f"unix:{tmp_path}/public.sock"
     target = start_target(tmp_path, TARGET)
