@@ -1,7 +1,6 @@
 // Limits, errors and the origin of text; what templates print is in the golden test.
 #include "common/chat_template/chat_template.h"
 
-#include <chrono>
 #include <string>
 #include <vector>
 
@@ -35,11 +34,9 @@ std::vector<std::string> ContentOf(const RenderedPrompt& prompt) {
 
 void ExpectFails(std::string_view source, absl::StatusCode code, const char* message,
                  const std::vector<ChatMessage>& messages = {}) {
-  const auto start = std::chrono::steady_clock::now();
   const absl::Status status = RenderSource(source, messages).status();
   EXPECT_EQ(status.code(), code) << source.substr(0, 100) << ": " << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr(message)) << source.substr(0, 100);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
 }
 
 void ExpectBounded(std::string_view source, const char* message,
