@@ -82,6 +82,12 @@ void AddScheduling(CLI::App& command, ServeOptions& options) {
                   "how many times longer prompts may make the steps of others")
       ->check(CLI::Range(1.0, 1000.0))
       ->capture_default_str();
+  command
+      .add_option("--pipelining", options.pipelining,
+                  "drafts for one half of a batch beside the verify of the other; auto: on a GPU, "
+                  "where it measures faster")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->capture_default_str();
   command.add_flag("!--no-prefix-cache", options.prefix_cache,
                    "run every prompt from its start, keep no pages of others");
 }
@@ -171,12 +177,13 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
                absl::StrCat(options.max_waiting), "--drain-timeout",
                absl::StrCat(options.drain_timeout_s), "--log-level", options.log_level}};
   AddSecurity(options.security, &gateway.argv);
-  gateway.argv.insert(gateway.argv.end(),
-                      {"--max-requests-per-client", absl::StrCat(options.max_requests_per_client),
-                       "--max-queued-tokens", absl::StrCat(options.max_queued_tokens),
-                       "--slow-client-timeout", absl::StrCat(options.slow_client_timeout_s),
-                       "--stream-interval", absl::StrCat(options.stream_interval_s),
-                       "--prefill-stretch", absl::StrCat(options.prefill_stretch)});
+  gateway.argv.insert(
+      gateway.argv.end(),
+      {"--max-requests-per-client", absl::StrCat(options.max_requests_per_client),
+       "--max-queued-tokens", absl::StrCat(options.max_queued_tokens), "--slow-client-timeout",
+       absl::StrCat(options.slow_client_timeout_s), "--pipelining", options.pipelining,
+       "--stream-interval", absl::StrCat(options.stream_interval_s), "--prefill-stretch",
+       absl::StrCat(options.prefill_stretch)});
   if (!options.prefix_cache) gateway.argv.push_back("--no-prefix-cache");
   if (!resolved.models.draft.empty()) {
     specs.push_back({.name = "draft",

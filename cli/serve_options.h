@@ -39,6 +39,7 @@ struct ServeOptions {
   double slow_client_timeout_s = 30.0;
   double stream_interval_s = 0.0;  // 0: a message for each step
   double prefill_stretch = 1.5;
+  std::string pipelining = "auto";
   bool prefix_cache = true;
   double drain_timeout_s = 30.0;  // for running requests after SIGTERM
   std::string log_level = "info";

@@ -30,9 +30,10 @@ inline constexpr std::string_view kCalibrating = "calibrating";     // measuring
 inline constexpr std::string_view kNoDraft = "no_draft";            // the draft gave nothing
 inline constexpr std::string_view kDraftFailed = "draft_failed";    // it refused this sequence
 inline constexpr std::string_view kDraftContext = "draft_context";  // beyond the draft's context
+inline constexpr std::string_view kOtherHalf = "other_half";  // its half is drafted for later
 inline constexpr std::string_view kAll[] = {
     kOff,       kDraftDown, kCatchingUp,  kNoPages, kNoSlot,      kNotWorthIt,  kNoMatch,
-    kLastToken, kNoRows,    kCalibrating, kNoDraft, kDraftFailed, kDraftContext};
+    kLastToken, kNoRows,    kCalibrating, kNoDraft, kDraftFailed, kDraftContext, kOtherHalf};
 }  // namespace bypass
 inline constexpr std::string_view kProbe = "probe";  // drafted to see whether it pays again
 

@@ -23,6 +23,12 @@ constexpr absl::Duration kConnectPoll = absl::Milliseconds(10);
 constexpr int64_t kQueuedPools = 16;
 constexpr absl::Duration kWatchInterval = absl::Milliseconds(100);
 
+// On a CPU draft and target use the same cores: there is nothing to win.
+Pipelining PipeliningOf(const std::string& option, const std::string& device) {
+  if (option == "on") return Pipelining::kOn;
+  return option == "auto" && device != kHostDevice ? Pipelining::kAuto : Pipelining::kOff;
+}
+
 }  // namespace
 
 Gateway::Gateway(const GatewayOptions& options)
@@ -130,7 +136,8 @@ void Gateway::StartEngine() {
                     .prefill_stretch = options_.prefill_stretch,
                     .congestion_timeout = options_.slow_client_timeout,
                     .prefix_cache = options_.prefix_cache,
-                    .never_drafted = never_drafted_},
+                    .never_drafted = never_drafted_,
+                    .pipelining = PipeliningOf(options_.pipelining, target.device)},
       &Clock::Steady(), &model_->tokenizer(), target_.get(), draft_.get(), &fence_, &observer_);
   engine_ =
       std::make_unique<EngineThread>(std::move(engine), admission, [this] { writer_.Flush(); });

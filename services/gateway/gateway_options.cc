@@ -64,6 +64,11 @@ absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* 
                  "seconds between messages of a stream; tokens of several steps travel together")
       ->check(CLI::Range(0.0, 10.0))
       ->capture_default_str();
+  app.add_option("--pipelining", options.pipelining,
+                 "drafts for one half of a batch beside the verify of the other; auto: on a GPU, "
+                 "where it measures faster")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->capture_default_str();
   app.add_flag("!--no-ring", options.use_ring, "steps by gRPC even where a worker has a ring");
   app.add_flag("!--no-prefix-cache", options.prefix_cache,
                "run every prompt from its start, keep no pages of others");

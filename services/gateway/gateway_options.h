@@ -31,6 +31,7 @@ struct GatewayOptions {
   int32_t max_requests_per_client = 0;  // 0: no limit
   int64_t max_queued_tokens = 0;        // 0: 16 page pools full
   double prefill_stretch = 1.5;
+  std::string pipelining = "auto";  // "auto", "on" or "off"
   bool use_ring = true;
   bool prefix_cache = true;
   absl::Duration drain_timeout = absl::Seconds(30);

@@ -35,3 +35,22 @@ def test_answers_are_the_same_with_and_without_the_cache(api, client, start_serv
         without = plain.generate(chat=chat, max_tokens=32, **sampling)
         assert with_cache[1] == without[1]
         assert cached(with_cache[2]) > 150 and cached(without[2]) == 0
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.9, "seed": 5},
+                                      {"temperature": 0.9, "seed": 5, "rule": "REJECTION"}])
+def test_halves_of_a_batch_get_what_each_would_get_alone(api, client, start_server, sampling):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from conftest import Client
+
+    halves = Client(api, start_server("--pipelining", "on").address)
+    prompts = [f"{TEXT[:80 * n]} Then number {n}" for n in range(1, 7)]
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        answers = list(pool.map(lambda prompt: halves.generate(
+            prompt, max_tokens=32, mode="DRAFT", draft_length=3, **sampling), prompts))
+    assert sum(finished.speculation.accepted_token_count for _, _, finished in answers) > 0
+    if "rule" in sampling:
+        return  # another sample of the same distribution
+    for prompt, (_, ids, _) in zip(prompts, answers):
+        assert ids == client.generate(prompt, max_tokens=32, mode="OFF", **sampling)[1]

@@ -49,6 +49,7 @@ Engine::Impl::Impl(const EngineOptions& options, const Clock* clock, const Token
       pacer_({.stretch = options.prefill_stretch,
               .max_stretch = std::max(1.9, options.prefill_stretch),
               .max_tokens = options.prefill_chunk_tokens}),
+      chooser_(options.pipelining),
       waiting_(options.priority_aging) {
   target_.down_since = draft_.down_since = clock->Now();
 }

@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "services/gateway/engine/engine_observer.h"
+#include "services/gateway/engine/pipeline_chooser.h"
 #include "services/gateway/engine/request.h"
 #include "services/gateway/engine/worker_link.h"
 
@@ -39,6 +40,7 @@ struct EngineOptions {
   bool prefix_cache = true;
   // Rising ids that the draft means otherwise than the target: a draft ends before them.
   std::vector<int32_t> never_drafted = {};
+  Pipelining pipelining = Pipelining::kOff;
 };
 
 // Not thread-safe: one thread calls Submit, Cancel and RunOnce (the service hands

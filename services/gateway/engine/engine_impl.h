@@ -1,6 +1,6 @@
 // The engine's state, and its parts: engine.cc queues and ends requests, recovery.cc watches
 // the workers, schedule.cc picks what runs, round.cc runs it, commit.cc takes the result;
-// schedule_draft.cc is what the draft does.
+// schedule_draft.cc is what the draft does, pipeline.cc what it does ahead.
 #pragma once
 
 #include <memory>
@@ -51,9 +51,12 @@ class Engine::Impl {
     bool is_planned = false;  // a decode: the planner chose, and is told the outcome
     std::vector<int32_t> draft_token_ids;
     int32_t num_drafted_kv = 0;  // of draft_token_ids, run by the draft
+    bool is_prepared = false;    // draft_token_ids were proposed in the round before
   };
   struct Round {
     std::vector<Entry> entries;
+    std::vector<Entry> ahead;   // decodes whose drafts are made meanwhile, for the next round
+    bool may_be_ahead = false;  // at least two have drafts
     int32_t num_prefill_tokens = 0;
     WorkerStep propose;
     std::vector<Sequence*> proposing;  // of propose.sequences
@@ -120,6 +123,12 @@ class Engine::Impl {
   void ScheduleCatchUp(const std::vector<Sequence*>& active, Round* round);
   bool AddToPropose(Sequence* sequence, int32_t num_tokens, const DraftPlan& plan, Round* round);
 
+  // pipeline.cc
+  void TakePrepared(Round* round);
+  void MoveAhead(Round* round);
+  void KeepPrepared(Round* round);
+  void ObserveRound(const Round& round, const VerifyStepResult& result, absl::Duration duration);
+
   // round.cc
   void Start(Sequence* sequence);
   void SendPropose(Round* round);
@@ -130,6 +139,7 @@ class Engine::Impl {
   void TakeProposals(const ProposeStepResult& result, Round* round);
   void RefusedByDraft(Sequence* sequence);
   WorkerStep VerifyStepOf(const Round& round);
+  void TakeProposal(const Round& round, const ProposeStepResult& result, Entry* entry) const;
   void RunRound(Round* round);
   void CheckVerifyResult(const Round& round, VerifyStepResult* result) const;
   bool SendReleases();
@@ -156,6 +166,7 @@ class Engine::Impl {
   Worker target_;
   Worker draft_;
   PrefillPacer pacer_;
+  PipelineChooser chooser_;
   WaitingQueue waiting_;
   Sequences running_;
   int64_t next_id_ = 1;

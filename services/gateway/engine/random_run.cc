@@ -77,6 +77,7 @@ SimOptions RandomRun::MakeOptions() {
   options.has_draft = Below(6) > 0;
   options.draft_step_cost = absl::Milliseconds(1 + Below(9));
   options.latency_jitter = Below(2) == 0 ? 0.0 : 2.0 * Uniform();
+  options.engine.pipelining = static_cast<Pipelining>(Below(3));
   return options;
 }
 

@@ -18,7 +18,9 @@ constexpr absl::Duration kLastBackoff = absl::Seconds(5);
 // until it is released or filled anew from position 0.
 void Engine::Impl::DropKv(Role role, Sequence* sequence) {
   pages_.Drop(role, sequence);
-  if (role == Role::kDraft) pages_.ReturnSlot(sequence);
+  if (role != Role::kDraft) return;
+  pages_.ReturnSlot(sequence);
+  sequence->prepared.reset();
 }
 
 void Engine::Impl::RefreshTarget() {

@@ -32,8 +32,11 @@ void Engine::Impl::AwaitPropose(Round* round) {
                                 round->propose.sequences.size(), " sequences of the draft"))
                           : result.status());
     for (Entry& entry : round->entries) {
-      if (entry.plan.source == DraftSource::kDraft) entry.plan = {.reason = bypass::kDraftDown};
+      entry.num_drafted_kv = 0;
+      if (entry.plan.source != DraftSource::kDraft || entry.is_prepared) continue;
+      entry.plan = {.reason = bypass::kDraftDown};
     }
+    round->ahead.clear();
     return;
   }
   draft_.backoff = absl::ZeroDuration();
@@ -81,7 +84,10 @@ void Engine::Impl::ObservePropose(const Round& round, const ProposeStepResult& r
                      .sample = absl::ZeroDuration()});
   constexpr int32_t kFewTokens = 3;  // a sequence has one or two after a verify
   constexpr int32_t kManyTokens = 32;
-  if (longest > 0 && num_tokens <= kFewTokens * num_drafting && round_trip > absl::ZeroDuration()) {
+  // Beside a verify it takes longer.
+  const bool is_alone = round.has_proposals && round.ahead.empty();
+  if (is_alone && longest > 0 && num_tokens <= kFewTokens * num_drafting &&
+      round_trip > absl::ZeroDuration()) {
     planner_.costs().ObservePropose(num_drafting, longest, absl::ToDoubleSeconds(round_trip));
   }
   if (num_tokens >= kManyTokens && result.prefill > absl::ZeroDuration()) {
@@ -101,26 +107,30 @@ void Engine::Impl::TakeProposals(const ProposeStepResult& result, Round* round) 
     sequence->role(Role::kDraft).kv_length =
         step.start_position + static_cast<int32_t>(step.token_ids.size());
   }
-  for (Entry& entry : round->entries) {
-    if (entry.plan.source != DraftSource::kDraft) continue;
-    const auto place = std::find(round->proposing.begin(), round->proposing.end(), entry.sequence);
-    const ProposeResult& proposed = result.results[place - round->proposing.begin()];
-    const int32_t num_made = static_cast<int32_t>(proposed.draft_token_ids.size());
-    if (!proposed.status.ok() || num_made > entry.plan.num_draft_tokens) {
-      entry.plan = {.reason = bypass::kDraftFailed};
-      continue;
-    }
-    // Under REJECTION what was drawn may not be judged afterwards: there Open bans those ids.
-    const auto& never_drafted = options_.never_drafted;
-    const bool may_cut = !entry.sequence->needs_draft_probs();
-    for (const int32_t id : proposed.draft_token_ids) {
-      if (id < 0 || id >= target_.facts->vocab_size) break;
-      if (may_cut && std::binary_search(never_drafted.begin(), never_drafted.end(), id)) break;
-      entry.draft_token_ids.push_back(id);
-    }
-    // All but the last were run.
-    entry.num_drafted_kv = std::max(0, num_made - 1);
+  for (Entry& entry : round->entries) TakeProposal(*round, result, &entry);
+  for (Entry& entry : round->ahead) TakeProposal(*round, result, &entry);
+}
+
+void Engine::Impl::TakeProposal(const Round& round, const ProposeStepResult& result,
+                                Entry* entry) const {
+  if (entry->plan.source != DraftSource::kDraft || entry->is_prepared) return;
+  const auto place = std::find(round.proposing.begin(), round.proposing.end(), entry->sequence);
+  const ProposeResult& proposed = result.results[place - round.proposing.begin()];
+  const int32_t num_made = static_cast<int32_t>(proposed.draft_token_ids.size());
+  if (!proposed.status.ok() || num_made > entry->plan.num_draft_tokens) {
+    entry->plan = {.reason = bypass::kDraftFailed};
+    return;
   }
+  // Under REJECTION what was drawn may not be judged afterwards: there Open bans those ids.
+  const auto& never_drafted = options_.never_drafted;
+  const bool may_cut = !entry->sequence->needs_draft_probs();
+  for (const int32_t id : proposed.draft_token_ids) {
+    if (id < 0 || id >= target_.facts->vocab_size) break;
+    if (may_cut && std::binary_search(never_drafted.begin(), never_drafted.end(), id)) break;
+    entry->draft_token_ids.push_back(id);
+  }
+  // All but the last were run.
+  entry->num_drafted_kv = std::max(0, num_made - 1);
 }
 
 void Engine::Impl::RefusedByDraft(Sequence* sequence) {
@@ -183,16 +193,20 @@ void Engine::Impl::RunRound(Round* round) {
   }
   const bool asks_draft =
       !round->proposing.empty() || (draft_.facts && draft_.release.size() >= kMaxReleases);
+  const absl::Duration begin = clock_->Now();
+  const bool waits = asks_draft && round->has_proposals && round->ahead.empty();
   if (asks_draft) SendPropose(round);
-  if (asks_draft && round->has_proposals) AwaitPropose(round);
+  if (waits) AwaitPropose(round);
 
   const absl::Duration sent = clock_->Now();
   target_link_->Send(VerifyStepOf(*round));
-  // Filling the draft's cache runs beside the verify: nobody waits for it.
-  const bool is_overlapped = asks_draft && !round->has_proposals;
+  // Filling the draft's cache runs beside the verify: nobody waits for it. Nor for proposals
+  // to those who are not in it.
+  const bool is_overlapped = asks_draft && !waits;
   absl::StatusOr<VerifyStepResult> result = target_link_->Await(options_.step_timeout);
   const absl::Duration round_trip = clock_->Now() - sent;
   if (is_overlapped) AwaitPropose(round);
+  KeepPrepared(round);
   if (result.ok() && result->results.size() != round->entries.size()) {
     result = absl::InternalError(absl::StrCat(result->results.size(), " results for ",
                                               round->entries.size(), " sequences of the target"));
@@ -204,6 +218,7 @@ void Engine::Impl::RunRound(Round* round) {
   }
   target_.num_refusals = 0;
   CheckVerifyResult(*round, &*result);
+  ObserveRound(*round, *result, clock_->Now() - begin);
   Commit(round, *result, is_overlapped, round_trip);
 }
 

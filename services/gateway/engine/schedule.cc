@@ -139,7 +139,9 @@ Engine::Impl::Round Engine::Impl::Schedule() {
     round.entries.push_back(std::move(entry));
   }
   if (round.entries.empty()) return round;
+  TakePrepared(&round);
   PlanDrafts(&round);
+  MoveAhead(&round);
   ScheduleProposals(&round);
   ScheduleCatchUp(active, &round);
   return round;
@@ -192,17 +194,22 @@ void Engine::Impl::PlanDrafts(Round* round) {
   std::vector<DraftRequest> requests;
   int32_t num_samples = 0;
   for (const Entry& entry : round->entries) {
-    if (entry.is_planned) {
+    if (entry.is_planned && !entry.is_prepared) {
       requests.push_back(DraftRequestOf(entry.sequence));
-    } else if (entry.samples) {
+    } else if (!entry.is_planned && entry.samples) {
       ++num_samples;
     }
   }
-  std::vector<DraftPlan> plans = planner_.Plan(requests, round->num_prefill_tokens);
+  const std::vector<DraftPlan> planned = planner_.Plan(requests, round->num_prefill_tokens);
+  std::vector<DraftPlan> plans;  // of all decodes
+  size_t next = 0;
+  for (const Entry& entry : round->entries) {
+    if (entry.is_planned) plans.push_back(entry.is_prepared ? entry.plan : planned[next++]);
+  }
   const int32_t max_rows = std::min(target_.facts->max_logits_rows - num_samples,
                                     target_.facts->max_step_tokens - round->num_prefill_tokens);
   TrimDrafts(std::max(max_rows, static_cast<int32_t>(plans.size())), &plans);
-  size_t next = 0;
+  next = 0;
   for (Entry& entry : round->entries) {
     if (!entry.is_planned) continue;
     entry.plan = plans[next++];
@@ -213,9 +220,12 @@ void Engine::Impl::PlanDrafts(Round* round) {
       observer_->OnPressure(PressureRung::kShortenDrafts, 1);
       if (--entry.plan.num_draft_tokens == 0) entry.plan = {.reason = bypass::kNoPages};
     }
-    if (entry.plan.source != DraftSource::kLookup) continue;
-    entry.draft_token_ids =
-        entry.sequence->lookup.Draft(entry.sequence->lookup.Find(), entry.plan.num_draft_tokens);
+    if (entry.is_prepared) {
+      entry.draft_token_ids.resize(static_cast<size_t>(entry.plan.num_draft_tokens));
+    } else if (entry.plan.source == DraftSource::kLookup) {
+      entry.draft_token_ids =
+          entry.sequence->lookup.Draft(entry.sequence->lookup.Find(), entry.plan.num_draft_tokens);
+    }
   }
 }
 

@@ -85,8 +85,8 @@ bool Engine::Impl::AddToPropose(Sequence* sequence, int32_t num_tokens, const Dr
 }
 
 void Engine::Impl::ScheduleProposals(Round* round) {
-  for (Entry& entry : round->entries) {
-    if (entry.plan.source != DraftSource::kDraft) continue;
+  const auto schedule = [&](Entry& entry) {
+    if (entry.plan.source != DraftSource::kDraft || entry.is_prepared) return;
     Sequence* sequence = entry.sequence;
     const int32_t start = std::min(sequence->role(Role::kDraft).kv_length, sequence->length() - 1);
     if (AddToPropose(sequence, sequence->length() - start, entry.plan, round)) {
@@ -94,7 +94,9 @@ void Engine::Impl::ScheduleProposals(Round* round) {
     } else {
       entry.plan = {.reason = bypass::kNoPages};
     }
-  }
+  };
+  for (Entry& entry : round->entries) schedule(entry);
+  for (Entry& entry : round->ahead) schedule(entry);
 }
 
 // Who waits for a token waits for the draft as well, or shares the machine with it.

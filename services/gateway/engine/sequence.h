@@ -30,6 +30,14 @@ struct RoleState {
   PrefixId prefix = kEmptyPrefix;
 };
 
+// What the draft proposed while the target was busy with others.
+struct PreparedDraft {
+  int32_t length = 0;  // of the sequence, then
+  DraftPlan plan;
+  std::vector<int32_t> token_ids;
+  int32_t num_drafted_kv = 0;  // of token_ids, run by the draft
+};
+
 struct SequenceLimits {
   int32_t max_tokens = 0;  // of the output
   FinishReason reason_at_max_tokens = FinishReason::kMaxTokens;
@@ -87,6 +95,7 @@ struct Sequence {
   OutputAssembler output;
   PromptLookup lookup;
   SequenceDraftState draft_state;
+  std::optional<PreparedDraft> prepared;
   int32_t draft_probs_slot = -1;
   bool lost_draft_pages = false;  // others needed them, ever
 

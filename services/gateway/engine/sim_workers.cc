@@ -213,6 +213,8 @@ VerifyResult SimTarget::RunEntry(const SequenceStep& step) {
   }
   std::vector<SparseDistribution> draft_probs;
   if (step.draft_probs_slot >= 0) draft_probs = pool_->draft_probs[step.draft_probs_slot];
+  // The engine may have kept fewer drafts than were drawn.
+  draft_probs.resize(std::min(draft_probs.size(), step.draft_token_ids.size()));
   std::vector<float> logits;
   const absl::StatusOr<VerifyOutcome> outcome = VerifyDraft(
       sequence->sampler.get(),

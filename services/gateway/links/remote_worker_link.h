@@ -113,8 +113,7 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
   using Session = WorkerSession<Protocol>;
   using SessionPtr = std::shared_ptr<Session>;
 
-  static constexpr char kHostDevice[] = "cpu";  // its memory is the host's
-  static constexpr int kMaxRingFailures = 3;    // then steps go by gRPC
+  static constexpr int kMaxRingFailures = 3;  // then steps go by gRPC
 
   void Run() {
     absl::Duration backoff = options_.first_backoff;

@@ -8,6 +8,8 @@
 
 namespace tandem::gateway {
 
+inline constexpr char kHostDevice[] = "cpu";  // its memory is the host's
+
 struct WorkerDescription {
   std::string name;
   std::string architecture;
