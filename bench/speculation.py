@@ -4,13 +4,17 @@
 Starts `tandem serve` and sends the hand-written prompts of tools/distill/held_out.json and
 a few that are heavy to copy, each with speculation and without, one right after the other
 and in turns, so that noise meets both. Greedy unless told; 128 tokens. Speed is of decoding:
-seconds per output token OFF over those of the mode. Writes JSON; markdown on stdout.
+seconds per output token OFF over those of the mode. "the mix" is all of them one after
+another: seconds of all answers, each by the median of its turns. Writes JSON; markdown on
+stdout. --mix compares AUTO with every fixed length that could be the best one.
 
   bench/speculation.py --draft D.gguf [--mode AUTO --mode DRAFT:4] [--per-class 4] [--json out]
+  bench/speculation.py --mix --per-class 1 --turns 3
 """
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import statistics
@@ -51,6 +55,13 @@ RANDOM = [
     "Print this line again and then twenty more of the kind: qz7 Vb! 0x3f kk_ 91;p Tt~ wm4 %ra ]e2",
     "xk qpw 83 zzv lo1 ;; mnb 7y7 cv@ 0 0 1 pq rty fgh 44 ! jkl; {}{ vbn 9 wxq",
 ]
+LONG = ("List what you would do to make a small library more useful for the people of a village. "
+        "Think of children after school, of those who work all day, of old people who cannot walk "
+        "far, and of visitors in summer. The library has two rooms, a garden, one employee, three "
+        "computers and very little money; books can be borrowed from the next town. Say for each "
+        "idea what it needs, who would gain by it and how one can see after a year that it was "
+        "worth the work. End with the one idea that you would begin with tomorrow.")  # 100 tokens
+MIX = ["AUTO", *(f"DRAFT:{n}" for n in (1, 2, 3, 4, 6, 8)), *(f"LOOKUP:{n}" for n in (2, 4, 8, 16))]
 
 
 def api():
@@ -85,7 +96,8 @@ def prompts_by_class(per_class):
     with open(ROOT / "tools/distill/held_out.json") as file:
         classes = json.load(file)
     chosen = {name: prompts[:per_class] for name, prompts in classes.items()}
-    return chosen | {"copy-heavy": COPY[:max(2, per_class)], "random text": RANDOM}
+    return chosen | {"copy-heavy": COPY[:max(2, per_class)], "random text": RANDOM,
+                     "100 tokens": [LONG]}
 
 
 class Client:
@@ -125,6 +137,8 @@ def measure(client, arguments):
         for name, prompts in prompts_by_class(arguments.per_class).items():
             for index, prompt in enumerate(prompts):
                 modes = ["OFF", *arguments.mode]
+                first = (turn + index) % len(modes)
+                modes = modes[first:] + modes[:first]
                 if (turn + index) % 2:
                     modes.reverse()
                 for mode in modes:
@@ -145,6 +159,21 @@ def summary(answers, plain):
             "from_lookup": sum(a["lookup_drafted"] for a in answers) / max(1, drafted)}
 
 
+def mix(results, arguments):
+    """For each mode the seconds that all prompts of all classes take, one after another: each
+    at the median pace of its turns, and as long as OFF's answer, so that all write as much."""
+    seconds = {}
+    for name, prompts in prompts_by_class(arguments.per_class).items():
+        for index in range(len(prompts)):
+            tokens = results[name]["OFF"][index]["tokens"]
+            for mode, answers in results[name].items():
+                turns = [a["seconds"] / max(1, a["tokens"] - 1)
+                         for a in answers[index::len(prompts)]]
+                pace = statistics.median(turns)
+                seconds[mode] = seconds.get(mode, 0.0) + (tokens - 1) * pace
+    return seconds
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", default=str(MODELS / "smollm2-135m-instruct.q4_1.gguf"))
@@ -156,9 +185,11 @@ def main():
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--per-class", type=int, default=8)
     parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument("--mix", action="store_true", help=f"the modes {' '.join(MIX)}")
     parser.add_argument("--json", help="file for all figures")
     arguments = parser.parse_args()
-    arguments.mode = arguments.mode or ["AUTO"]
+    arguments.mode = arguments.mode or (MIX if arguments.mix else ["AUTO"])
+    load = os.getloadavg()[0]
     process, address = start(arguments)
     try:
         results = measure(Client(address, arguments), arguments)
@@ -167,7 +198,7 @@ def main():
         process.wait()
     table = {name: {mode: summary(answers, by_mode["OFF"]) for mode, answers in by_mode.items()
                     if mode != "OFF"} for name, by_mode in results.items()}
-    chat = [name for name in table if name not in ("copy-heavy", "random text")]
+    chat = [name for name in table if name not in ("copy-heavy", "random text", "100 tokens")]
     for mode in arguments.mode:
         together = {"answers": sum((results[name][mode] for name in chat), []),
                     "plain": sum((results[name]["OFF"] for name in chat), [])}
@@ -178,11 +209,16 @@ def main():
         for mode, row in by_mode.items():
             print(f"| {name} | {mode} | {row['speed']:.2f} | {row['acceptance_rate']:.3f} | "
                   f"{row['acceptance_length']:.2f} | {row['from_lookup']:.2f} |")
+    seconds = mix(results, arguments)
+    print(f"\n1-minute load before {load:.1f}, after {os.getloadavg()[0]:.1f}\n")
+    print("| mode | the mix, seconds | speed over OFF |\n|---|---|---|")
+    for mode, total in seconds.items():
+        print(f"| {mode} | {total:.2f} | {seconds['OFF'] / total:.3f} |")
     if arguments.json:
         pathlib.Path(arguments.json).write_text(json.dumps(
             {"draft": pathlib.Path(arguments.draft).name, "rule": arguments.rule,
              "temperature": arguments.temperature, "draft_kv": arguments.draft_kv,
-             "table": table}, indent=1) + "\n")
+             "load": load, "mix_seconds": seconds, "table": table}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
