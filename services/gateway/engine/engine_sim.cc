@@ -24,7 +24,7 @@ SimWorker::Options WorkerOptions(const SimOptions& options, Role role) {
   SimWorker::Options worker{.role = role, .facts = {}};
   worker.facts = {
       .incarnation = 1,
-      .vocab_size = SimTokenizer().vocab_size(),
+      .vocab_size = SimTokenizer().vocab_size() + (is_target ? 0 : options.num_draft_only_ids),
       .context_length = is_target ? options.context_length : options.draft_context_length,
       .positions_per_page =
           is_target ? options.target_page_positions : options.draft_page_positions,

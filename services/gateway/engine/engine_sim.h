@@ -144,6 +144,8 @@ class SimDraft final : public SimWorker, public DraftLink {
   void Send(const WorkerStep& step) override { Take(step); }
   absl::StatusOr<ProposeStepResult> Await(absl::Duration timeout) override;
 
+  std::set<int32_t> ids_drafted;
+
  private:
   ProposeResult RunEntry(const SequenceStep& step);
 };
@@ -218,6 +220,7 @@ struct SimOptions {
   int32_t max_logits_rows = 40;
   double agreement = 0.8;
   bool has_draft = true;
+  int32_t num_draft_only_ids = 0;
   absl::Duration draft_step_cost = absl::Milliseconds(2);
   double latency_jitter = 0.0;
 };

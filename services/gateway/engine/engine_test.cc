@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "common/tokenizer/tokenizer.h"
 #include "gtest/gtest.h"
 #include "services/gateway/engine/engine_sim.h"
 
@@ -247,6 +248,26 @@ TEST(EngineTest, WhatTheDraftMeansOtherwiseIsNeverDrafted) {
       }
       sim.ExpectAllFree();
     }
+  }
+}
+
+// Padding, say. Under REJECTION a drawn token that is not judged would leave a bias.
+TEST(EngineTest, IdsThatOnlyTheDraftHasAreNotDrawnUnderRejection) {
+  for (const int32_t used_vocab_size : {0, 50}) {
+    SimOptions options;
+    options.num_draft_only_ids = 500;
+    EngineSim sim(options);
+    GenerationRequest request = SimRequest(20, 60);
+    request.sampling.rule = AcceptanceRule::kRejection;
+    request.sampling.used_vocab_size = used_vocab_size;
+    request.speculation.mode = SpeculationMode::kDraft;
+    const SimClient* client = sim.Submit(request);
+    ASSERT_TRUE(sim.RunUntilIdle());
+    EXPECT_EQ(client->token_ids.size(), 60u);
+    ASSERT_FALSE(sim.draft.ids_drafted.empty());
+    const int32_t num_known = SimTokenizer().vocab_size();
+    EXPECT_LT(*sim.draft.ids_drafted.rbegin(), used_vocab_size > 0 ? used_vocab_size : num_known);
+    sim.ExpectAllFree();
   }
 }
 

@@ -121,7 +121,7 @@ void Engine::Impl::TakeProposal(const Round& round, const ProposeStepResult& res
     entry->plan = {.reason = bypass::kDraftFailed};
     return;
   }
-  // Under REJECTION what was drawn may not be judged afterwards: there Open bans those ids.
+  // Under REJECTION what was drawn may not be judged afterwards: there Open bans all those ids.
   const auto& never_drafted = options_.never_drafted;
   const bool may_cut = !entry->sequence->needs_draft_probs();
   for (const int32_t id : proposed.draft_token_ids) {
@@ -152,6 +152,10 @@ OpenSequence Engine::Impl::Open(Role role, Sequence* sequence) {
     for (const int32_t id : options_.never_drafted) {
       open.sampling.logit_bias.emplace_back(id, kBan);
     }
+    // Ids that only the draft has.
+    int32_t& num_used = open.sampling.used_vocab_size;
+    const int32_t num_known = target_.facts->vocab_size;
+    num_used = num_used > 0 ? std::min(num_used, num_known) : num_known;
   }
   return open;
 }

@@ -278,6 +278,7 @@ ProposeResult SimDraft::RunEntry(const SequenceStep& step) {
         ProposeToken(sampler, absl::MakeSpan(logits), true, &draft_probs, &scratch_).value();
     if (proposal.top_prob < step.min_confidence) break;
     result.draft_token_ids.push_back(proposal.token_id);
+    ids_drafted.insert(proposal.token_id);
     result.draft_probs.push_back(proposal.prob);
     if (step.draft_probs_slot >= 0) {
       pool_->draft_probs[step.draft_probs_slot].push_back(draft_probs);
