@@ -13,6 +13,7 @@ enum ExitCode : int {
   kExitMemory = 4,     // memory or device
   kExitPort = 5,       // a port or socket is taken or cannot be reached
   kExitCrashLoop = 6,  // a worker died again and again
+  kExitDevice = 7,     // the GPU failed under a worker that ran
 };
 
 // Prints "tandem: message" to standard error, one line, and gives `code` back.

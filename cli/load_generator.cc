@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "absl/time/clock.h"
+#include "common/base/clock.h"
 
 namespace tandem {
 namespace {
@@ -20,9 +21,9 @@ int32_t Draw(const TokenRange& range, std::mt19937_64& random) {
 
 RequestRecord RunOne(GatewayClient& client, const v1::GenerateRequest& request, absl::Time start) {
   RequestRecord record;
-  record.sent = absl::Now() - start;
+  record.sent = SteadyNow() - start;
   record.status = client.Generate(request, [&](const v1::GenerateResponse& event) {
-    const absl::Duration now = absl::Now() - start;
+    const absl::Duration now = SteadyNow() - start;
     if (event.has_delta() && event.delta().token_ids_size() > 0) {
       if (record.output_tokens == 0) {
         record.first_token = now;
@@ -41,7 +42,7 @@ RequestRecord RunOne(GatewayClient& client, const v1::GenerateRequest& request, 
     }
     return true;
   });
-  record.end = absl::Now() - start;
+  record.end = SteadyNow() - start;
   return record;
 }
 
@@ -97,7 +98,7 @@ std::vector<RequestRecord> RunLoad(GatewayClient& client, const LoadOptions& opt
   std::vector<RequestRecord> records(plan.size());
   std::vector<std::thread> threads;
   std::atomic<int32_t> next = 0, num_over = 0, num_in_flight = 0;
-  const absl::Time start = absl::Now();
+  const absl::Time start = SteadyNow();
   const auto run = [&](int32_t index) {
     records[index] = RunOne(client, plan[index].request, start);
     --num_in_flight;
@@ -116,9 +117,9 @@ std::vector<RequestRecord> RunLoad(GatewayClient& client, const LoadOptions& opt
   } else {
     std::thread reporter([&] { Report(num_over, total, on_progress); });
     for (int32_t index = 0; index < total; ++index) {
-      absl::SleepFor(start + plan[index].due - absl::Now());
+      absl::SleepFor(start + plan[index].due - SteadyNow());
       if (num_in_flight >= options.concurrency) {
-        records[index].sent = records[index].end = absl::Now() - start;
+        records[index].sent = records[index].end = SteadyNow() - start;
         records[index].status = absl::ResourceExhaustedError("not sent: too many in flight");
         ++num_over;
         continue;

@@ -14,6 +14,7 @@
 #include "cli/serve.h"
 #include "cli/tokenize.h"
 #include "cli/usage_error.h"
+#include "common/base/last_words.h"
 
 namespace {
 
@@ -141,6 +142,7 @@ int main(int argc, char** argv) {
   AddHealth(app, health, run);
   AddEval(app, perplexity, run);
   AddBench(app, bench, run);
+  tandem::SetLastWords({.before = "tandem: ", .exit_code = tandem::kExitMemory});
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -6,7 +6,7 @@
 #include <cstdio>
 
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
+#include "common/base/clock.h"
 
 namespace tandem {
 namespace {
@@ -22,7 +22,7 @@ void ProgressBar::Update(const std::string& name, int64_t done_bytes, int64_t to
   if (total_bytes <= 0) return;
   auto [entry, is_new] = bars_.try_emplace(name);
   Bar& bar = entry->second;
-  if (is_new) bar.started_at = absl::Now();
+  if (is_new) bar.started_at = SteadyNow();
   if (bar.is_done) return;
   const int tenth = static_cast<int>(done_bytes * 10 / total_bytes);
   bar.is_done = done_bytes >= total_bytes;
@@ -37,7 +37,7 @@ void ProgressBar::Update(const std::string& name, int64_t done_bytes, int64_t to
 void ProgressBar::DrawBar(const std::string& name, const Bar& bar, int64_t done_bytes,
                           int64_t total_bytes) {
   const double share = static_cast<double>(done_bytes) / static_cast<double>(total_bytes);
-  const double seconds = std::max(absl::ToDoubleSeconds(absl::Now() - bar.started_at), 1e-3);
+  const double seconds = std::max(absl::ToDoubleSeconds(SteadyNow() - bar.started_at), 1e-3);
   std::string cells;
   for (int i = 0; i < kBarWidth; ++i) cells += i < share * kBarWidth ? "█" : "░";
   std::string line = absl::StrFormat("\rload   %-7s %s %3.0f %%  %.0f/%.0f MiB  %.0f MiB/s", name,

@@ -8,13 +8,13 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "cli/exit_codes.h"
 #include "cli/mps.h"
 #include "cli/progress_bar.h"
 #include "cli/socket_folder.h"
 #include "cli/start_plan.h"
 #include "cli/supervisor.h"
+#include "common/base/clock.h"
 
 namespace tandem {
 namespace {
@@ -121,7 +121,7 @@ int Serve(const ServeOptions& options, const StartPlan& plan, absl::Time started
   InstallSignalHandlers(&supervisor);
   const absl::Status status = supervisor.StartAndWaitReady(absl::Minutes(30));
   if (status.ok()) {
-    report.PrintReady(absl::Now() - started_at, options.security);
+    report.PrintReady(SteadyNow() - started_at, options.security);
     exit_code = supervisor.Run();
   } else if (!absl::IsCancelled(status)) {
     exit_code = Fail(static_cast<ExitCode>(supervisor.exit_code()), status);
@@ -133,7 +133,7 @@ int Serve(const ServeOptions& options, const StartPlan& plan, absl::Time started
 }  // namespace
 
 int RunServe(const ServeOptions& options) {
-  const absl::Time started_at = absl::Now();
+  const absl::Time started_at = SteadyNow();
   absl::StatusOr<StartPlan> plan = MakeStartPlan(options);
   if (!plan.ok()) return Fail(ExitCodeOfPlan(plan.status()), plan.status());
   std::fprintf(stderr, "%s", plan->ToString().c_str());

@@ -167,7 +167,8 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
                    .argv = {bin + "/tandem-target", "--model", resolved.models.target, "--listen",
                             target_socket, "--threads", threads, "--ctx", context, "--kv",
                             options.target_kv, "--kv-pages", absl::StrCat(resolved.num_kv_pages),
-                            "--log-level", options.log_level}});
+                            "--log-level", options.log_level},
+                   .takes_restart_reason = true});
   AddDeviceArguments(options, resolved.target_budget_bytes, /*is_target=*/true, &specs.back().argv);
   ProcessSpec gateway = {
       .name = "gateway",
@@ -190,7 +191,8 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
                      .argv = {bin + "/tandem-draft", "--model", resolved.models.draft, "--listen",
                               draft_socket, "--threads", threads, "--ctx", context, "--kv",
                               options.draft_kv, "--log-level", options.log_level},
-                     .is_essential = false});
+                     .is_essential = false,
+                     .takes_restart_reason = true});
     AddDeviceArguments(options, resolved.draft_budget_bytes, /*is_target=*/false,
                        &specs.back().argv);
     gateway.argv.insert(gateway.argv.end(), {"--draft", draft_socket});

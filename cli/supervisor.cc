@@ -12,8 +12,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "nlohmann/json.hpp"
 
 namespace tandem {
@@ -61,7 +61,9 @@ std::optional<ProcessEvent> ParseEvent(const std::string& process, const std::st
 
 Supervisor::Supervisor(SupervisorOptions options, std::vector<ProcessSpec> specs,
                        std::function<void(const ProcessEvent&)> on_event)
-    : options_(options), on_event_(std::move(on_event)) {
+    : options_(std::move(options)),
+      on_event_(std::move(on_event)),
+      num_oom_kills_(options_.count_oom_kills()) {
   for (ProcessSpec& spec : specs) processes_.push_back({.spec = std::move(spec)});
   stop_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   TANDEM_CHECK(stop_fd_ >= 0);
@@ -79,10 +81,15 @@ absl::Status Supervisor::StartProcess(Process& process) {
   process.is_ready = false;
   process.last_error.clear();
   process.last_error_code = 0;
-  absl::StatusOr<ChildProcess> child = ChildProcess::Start(process.spec.argv);
+  process.was_hung = false;
+  std::vector<std::string> argv = process.spec.argv;
+  if (process.spec.takes_restart_reason && !process.end_reason.empty()) {
+    argv.insert(argv.end(), {"--restart-reason", process.end_reason});
+  }
+  absl::StatusOr<ChildProcess> child = ChildProcess::Start(argv);
   if (!child.ok()) return child.status();
   process.child = *std::move(child);
-  process.started_at = absl::Now();
+  process.started_at = SteadyNow();
   return absl::OkStatus();
 }
 
@@ -99,13 +106,13 @@ absl::Status Supervisor::StartAndWaitReady(absl::Duration timeout) {
       return status;
     }
   }
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   while (!AllReady()) {
     if (num_stop_requests_ > 0) {
       StopAll();
       return absl::CancelledError("stopped");
     }
-    if (absl::Now() >= deadline) {
+    if (SteadyNow() >= deadline) {
       exit_code_ = kExitFailure;
       StopAll();
       return absl::DeadlineExceededError(
@@ -155,7 +162,7 @@ void Supervisor::Wait(absl::Time deadline) {
   }
   int timeout_ms = -1;
   if (wake_at != absl::InfiniteFuture()) {
-    const absl::Duration left = std::max(wake_at - absl::Now(), absl::ZeroDuration());
+    const absl::Duration left = std::max(wake_at - SteadyNow(), absl::ZeroDuration());
     timeout_ms = static_cast<int>(absl::ToInt64Milliseconds(left)) + 1;
   }
   poll(fds.data(), fds.size(), timeout_ms);
@@ -186,6 +193,7 @@ void Supervisor::Kill(const std::string& name) {
   for (Process& process : processes_) {
     if (process.spec.name != name || !process.child.has_value()) continue;
     process.last_error = absl::StrCat(name, " did not answer and was killed");
+    process.was_hung = true;
     process.child->Signal(SIGKILL);
   }
 }
@@ -195,8 +203,11 @@ bool Supervisor::HandleExit(Process& process) {
   const std::optional<ChildExit> exit = process.child->TryWait();
   if (!exit.has_value()) return false;
   HandleOutput(process);  // its last words
+  process.end_reason = ReasonOf(process, *exit);
   if (process.last_error.empty()) {
-    process.last_error = absl::StrCat(process.spec.name, " ended: ", exit->ToString());
+    process.last_error =
+        absl::StrCat(process.spec.name, " ended: ", exit->ToString(),
+                     process.end_reason == "oom" ? ", by the kernel: memory ran out" : "");
   }
   if (process.last_error_code == 0 && exit->signal == 0) {
     process.last_error_code = exit->exit_code;
@@ -206,8 +217,17 @@ bool Supervisor::HandleExit(Process& process) {
   return true;
 }
 
+std::string Supervisor::ReasonOf(const Process& process, const ChildExit& exit) {
+  if (process.was_hung) return "hang";
+  if (exit.signal == 0 && exit.exit_code == kExitDevice) return "xid";
+  // Each kill that the kernel counted explains one end by SIGKILL.
+  if (exit.signal != SIGKILL || options_.count_oom_kills() <= num_oom_kills_) return "crash";
+  ++num_oom_kills_;
+  return "oom";
+}
+
 void Supervisor::ScheduleRestart(Process& process) {
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   if (now - process.started_at >= options_.stable_after) process.num_deaths = 0;
   ++process.num_deaths;
   if (process.num_deaths >= options_.max_deaths && process.spec.is_essential) {
@@ -228,7 +248,7 @@ void Supervisor::ScheduleRestart(Process& process) {
 }
 
 void Supervisor::RestartDue() {
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   for (Process& process : processes_) {
     if (process.restart_at > now || exit_code_ != kExitOk) continue;
     if (absl::Status status = StartProcess(process); !status.ok()) {
@@ -240,12 +260,12 @@ void Supervisor::RestartDue() {
 
 void Supervisor::StopAll() {
   // The gateway first: it drains what clients still wait for.
-  const absl::Time deadline = absl::Now() + options_.stop_timeout;
+  const absl::Time deadline = SteadyNow() + options_.stop_timeout;
   for (auto process = processes_.rbegin(); process != processes_.rend(); ++process) {
     process->restart_at = absl::InfiniteFuture();
     if (!process->child.has_value()) continue;
     process->child->Signal(SIGTERM);
-    while (!HandleExit(*process) && absl::Now() < deadline && num_stop_requests_ < 2) {
+    while (!HandleExit(*process) && SteadyNow() < deadline && num_stop_requests_ < 2) {
       Wait(deadline);
       HandleOutput(*process);
     }

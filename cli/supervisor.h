@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "cli/child_process.h"
 #include "cli/exit_codes.h"
+#include "common/base/host_memory.h"
 
 namespace tandem {
 
@@ -19,6 +20,8 @@ struct ProcessSpec {
   std::vector<std::string> argv;
   // False for the draft: when it keeps dying the others go on without it.
   bool is_essential = true;
+  // A worker: when it is started again it gets --restart-reason.
+  bool takes_restart_reason = false;
 };
 
 // What a process says on its standard output, a JSON object a line:
@@ -47,6 +50,8 @@ struct SupervisorOptions {
   // So many deaths without a stable life in between are a crash loop.
   int max_deaths = 6;
   absl::Duration stop_timeout = absl::Seconds(10);
+  // Processes that the kernel has killed for want of memory.
+  std::function<int64_t()> count_oom_kills = [] { return CountOomKills(); };
 };
 
 // Runs on the caller's thread; not thread-safe but for RequestStop.
@@ -81,6 +86,8 @@ class Supervisor {
     absl::Time restart_at = absl::InfiniteFuture();
     std::string last_error;
     int last_error_code = 0;
+    bool was_hung = false;
+    std::string end_reason;  // of the one before, as tandem_worker_restarts_total has it
   };
 
   absl::Status StartProcess(Process& process);
@@ -92,6 +99,7 @@ class Supervisor {
   void Kill(const std::string& name);
   // True when the process has ended since the last call.
   bool HandleExit(Process& process);
+  std::string ReasonOf(const Process& process, const ChildExit& exit);
   void ScheduleRestart(Process& process);
   void RestartDue();
   void StopAll();
@@ -103,6 +111,7 @@ class Supervisor {
   int stop_fd_ = -1;  // eventfd; its count is the number of requests
   int num_stop_requests_ = 0;
   int exit_code_ = kExitOk;
+  int64_t num_oom_kills_ = 0;  // that are told of, or were there before us
 };
 
 }  // namespace tandem

@@ -3,8 +3,10 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <thread>
 #include <vector>
@@ -124,6 +126,39 @@ TEST_F(SupervisorTest, AWorkerThatTheGatewaySaysHangsIsKilledAndRestarted) {
   EXPECT_EQ(Count(ProcessEvent::Kind::kDied), 1);
   EXPECT_EQ(Count(ProcessEvent::Kind::kReady), 3);
   std::filesystem::remove(mark);
+}
+
+// Ends three times, each time in another way, and writes down with what it was started.
+TEST_F(SupervisorTest, AWorkerIsToldWhyTheOneBeforeItEnded) {
+  const std::string log = absl::StrCat(testing::TempDir(), "/reasons.", getpid());
+  std::filesystem::remove(log);
+  std::atomic<int64_t> num_oom_kills = 3;  // of others, before
+  options_.count_oom_kills = [&] { return num_oom_kills.load(); };
+  ProcessSpec draft = Script(
+      "draft", absl::StrCat("echo $* >> ", log, "; ", kReady, "case $(wc -l < ", log,
+                            ") in 1) exit 7;; 2) kill -9 $$;; 3) kill -9 $$;; 4) exit 1;; esac; ",
+                            "exec sleep 100"));
+  draft.argv.push_back("sh");  // $0
+  draft.takes_restart_reason = true;
+  Supervisor supervisor = Make({std::move(draft)});
+  std::vector<std::string> deaths;
+  on_event_ = [&](const ProcessEvent& event) {
+    if (event.kind == ProcessEvent::Kind::kDied) deaths.push_back(event.message);
+    // The kernel kills the second and nobody else.
+    if (event.kind == ProcessEvent::Kind::kDied && deaths.size() == 1) num_oom_kills = 4;
+    if (event.kind == ProcessEvent::Kind::kReady && deaths.size() == 4) supervisor.RequestStop();
+  };
+  ASSERT_TRUE(supervisor.StartAndWaitReady(kLong).ok());
+  EXPECT_EQ(supervisor.Run(), kExitOk);
+  std::ifstream file(log);
+  const std::string lines((std::istreambuf_iterator<char>(file)), {});
+  EXPECT_EQ(lines,
+            "\n--restart-reason xid\n--restart-reason oom\n--restart-reason crash\n"
+            "--restart-reason crash\n");
+  ASSERT_EQ(deaths.size(), 4);
+  EXPECT_THAT(deaths[1], testing::HasSubstr("memory ran out"));
+  EXPECT_THAT(deaths[2], testing::Not(testing::HasSubstr("memory")));
+  std::filesystem::remove(log);
 }
 
 TEST_F(SupervisorTest, AnEssentialProcessThatKeepsDyingIsACrashLoop) {

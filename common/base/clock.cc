@@ -19,4 +19,6 @@ const Clock& Clock::Steady() {
   return clock;
 }
 
+absl::Time SteadyNow() { return absl::UnixEpoch() + Clock::Steady().Now(); }
+
 }  // namespace tandem

@@ -16,6 +16,10 @@ class Clock {
   static const Clock& Steady();
 };
 
+// The steady clock as an absl::Time, for deadlines and spans within this process: a machine
+// whose time of day is set makes no wait longer or shorter. No date, and nothing for gRPC.
+absl::Time SteadyNow();
+
 // A clock that moves only when told to. Not thread-safe.
 class VirtualClock final : public Clock {
  public:

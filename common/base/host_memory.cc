@@ -17,11 +17,13 @@ struct CgroupFiles {
   const char* limit;
   const char* usage;
   const char* droppable;  // the key in memory.stat
+  const char* events;     // has the line "oom_kill N"
 };
 constexpr CgroupFiles kVersion1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes",
-                                   "memory.usage_in_bytes", "total_inactive_file"};
+                                   "memory.usage_in_bytes", "total_inactive_file",
+                                   "memory.oom_control"};
 constexpr CgroupFiles kVersion2 = {"/sys/fs/cgroup", "memory.max", "memory.current",
-                                   "inactive_file"};
+                                   "inactive_file", "memory.events"};
 
 // The number at the beginning of a file; none for "max", or without the file.
 std::optional<int64_t> ReadNumber(const std::string& path) {
@@ -31,14 +33,18 @@ std::optional<int64_t> ReadNumber(const std::string& path) {
   return std::nullopt;
 }
 
-// The value of `key` in lines of "key value"; 0 without it.
-int64_t ReadValue(const std::string& path, const std::string& key) {
+// The value of `key` in lines of "key value"; none without it.
+std::optional<int64_t> FindValue(const std::string& path, const std::string& key) {
   std::ifstream file(path);
   std::string name, rest;
   for (int64_t value = 0; file >> name >> value; std::getline(file, rest)) {
     if (name == key) return value;
   }
-  return 0;
+  return std::nullopt;
+}
+
+int64_t ReadValue(const std::string& path, const std::string& key) {
+  return FindValue(path, key).value_or(0);
 }
 
 // Narrows `memory` to what the cgroup in `folder` allows; no limit, no change.
@@ -63,12 +69,14 @@ void NarrowAll(const std::string& mount, std::string path, const CgroupFiles& fi
   Narrow(mount, files, memory);
 }
 
-}  // namespace
+// Where this process is in one hierarchy; `path` is "" or begins with a slash.
+struct OwnCgroup {
+  std::string path;
+  const CgroupFiles* files = nullptr;
+};
 
-HostMemory ReadHostMemory(const std::string& root) {
-  const std::string meminfo = absl::StrCat(root, "/proc/meminfo");
-  HostMemory memory = {.total_bytes = ReadValue(meminfo, "MemTotal:") * 1024,
-                       .available_bytes = ReadValue(meminfo, "MemAvailable:") * 1024};
+std::vector<OwnCgroup> OwnCgroups(const std::string& root) {
+  std::vector<OwnCgroup> groups;
   std::ifstream cgroups(absl::StrCat(root, "/proc/self/cgroup"));
   for (std::string line; std::getline(cgroups, line);) {
     // "4:memory:/a/b" in version 1, "0::/a/b" in version 2; a path may hold colons.
@@ -78,10 +86,36 @@ HostMemory ReadHostMemory(const std::string& root) {
     const std::vector<std::string> controllers = absl::StrSplit(parts[1], ',');
     const bool is_memory =
         std::find(controllers.begin(), controllers.end(), "memory") != controllers.end();
-    if (is_memory) NarrowAll(absl::StrCat(root, kVersion1.mount), path, kVersion1, &memory);
-    if (parts[0] == "0") NarrowAll(absl::StrCat(root, kVersion2.mount), path, kVersion2, &memory);
+    if (is_memory) groups.push_back({path, &kVersion1});
+    if (parts[0] == "0") groups.push_back({path, &kVersion2});
+  }
+  return groups;
+}
+
+}  // namespace
+
+HostMemory ReadHostMemory(const std::string& root) {
+  const std::string meminfo = absl::StrCat(root, "/proc/meminfo");
+  HostMemory memory = {.total_bytes = ReadValue(meminfo, "MemTotal:") * 1024,
+                       .available_bytes = ReadValue(meminfo, "MemAvailable:") * 1024};
+  for (const OwnCgroup& group : OwnCgroups(root)) {
+    NarrowAll(absl::StrCat(root, group.files->mount), group.path, *group.files, &memory);
   }
   return memory;
+}
+
+int64_t CountOomKills(const std::string& root) {
+  std::optional<int64_t> kills;
+  for (const OwnCgroup& group : OwnCgroups(root)) {
+    const std::string mount = absl::StrCat(root, group.files->mount);
+    for (const std::string& folder : {mount + group.path, mount}) {
+      const auto found = FindValue(absl::StrCat(folder, "/", group.files->events), "oom_kill");
+      if (!found.has_value()) continue;
+      kills = std::max(kills.value_or(0), *found);
+      break;
+    }
+  }
+  return kills ? *kills : ReadValue(absl::StrCat(root, "/proc/vmstat"), "oom_kill");
 }
 
 }  // namespace tandem

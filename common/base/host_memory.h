@@ -18,4 +18,8 @@ struct HostMemory {
 // where the system does not say. `root` is in place of "/", for tests.
 HostMemory ReadHostMemory(const std::string& root = "");
 
+// How many processes of this cgroup the kernel has killed for want of memory; of the whole
+// machine where there is no cgroup that counts. 0 where the system does not say.
+int64_t CountOomKills(const std::string& root = "");
+
 }  // namespace tandem

@@ -89,5 +89,18 @@ TEST_F(HostMemoryTest, NoLimitInVersion1IsAHugeNumber) {
   Expect(kTotal, kAvailable);
 }
 
+TEST_F(HostMemoryTest, KillsForWantOfMemoryAreThoseOfTheOwnGroup) {
+  Write("proc/vmstat", "pgfault 5\noom_kill 9\n");
+  EXPECT_EQ(CountOomKills(root_), 9);  // no group counts: the machine's
+  Write("proc/self/cgroup", "0::/job\n");
+  Write("sys/fs/cgroup/memory.events", "low 0\noom 4\noom_kill 3\n");
+  EXPECT_EQ(CountOomKills(root_), 3);  // a container: its group is the top one
+  Write("sys/fs/cgroup/job/memory.events", "low 0\noom 1\noom_kill 0\n");
+  EXPECT_EQ(CountOomKills(root_), 0);
+  Write("proc/self/cgroup", "4:memory:/a\n0::/\n");
+  Write("sys/fs/cgroup/memory/a/memory.oom_control", "under_oom 0\noom_kill 7\n");
+  EXPECT_EQ(CountOomKills(root_), 7);
+}
+
 }  // namespace
 }  // namespace tandem

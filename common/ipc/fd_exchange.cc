@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/status_macros.h"
 #include "common/ipc/fd_messages.h"
 #include "common/ipc/path_lock.h"
@@ -126,7 +127,7 @@ absl::StatusOr<FdClient> FdListener::Shake(OwnedFd connection) const {
   // Heard out before it is refused: closing over unread bytes would drop the answer.
   FdRequest request;
   RETURN_IF_ERROR(internal::ReceiveMessage(client.connection.get(), &request, sizeof(request),
-                                           absl::Now() + kRequestTimeout, nullptr));
+                                           SteadyNow() + kRequestTimeout, nullptr));
   if (peer.uid != allowed) {
     return refuse(absl::PermissionDeniedError(
         absl::StrCat("user ", peer.uid, " may not connect here, user ", allowed, " may")));
@@ -163,7 +164,7 @@ absl::Status SendFds(const FdClient& client, const absl::Status& status, int64_t
 }
 
 absl::StatusOr<FdGrant> ConnectFds(const FdConnectOptions& options) {
-  const absl::Time deadline = absl::Now() + options.timeout;
+  const absl::Time deadline = SteadyNow() + options.timeout;
   sockaddr_un address;
   RETURN_IF_ERROR(internal::FillAddress(options.path, &address));
   FdGrant grant;

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/clock.h"
 #include "common/base/status_macros.h"
 
 namespace tandem::internal {
@@ -41,7 +42,7 @@ std::vector<OwnedFd> TakeFds(msghdr* header) {
 absl::Status PollUntil(int fd, short events, absl::Time deadline) {
   while (true) {
     const int64_t left_ms =
-        std::clamp<int64_t>(absl::ToInt64Milliseconds(deadline - absl::Now()), 0, 1 << 30);
+        std::clamp<int64_t>(absl::ToInt64Milliseconds(deadline - SteadyNow()), 0, 1 << 30);
     pollfd entry = {.fd = fd, .events = events, .revents = 0};
     const int count = poll(&entry, 1, static_cast<int>(left_ms));
     if (count > 0) return absl::OkStatus();

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/clock.h"
 #include "common/base/status_macros.h"
 #include "common/ipc/device_diagnosis.h"
 #include "common/ipc/fd_messages.h"
@@ -102,7 +103,7 @@ void PoolServer::Serve() {
 void PoolServer::AnswerReport(const FdClient& client) {
   internal::PagesReport report;
   const absl::Status heard = internal::ReceiveMessage(
-      client.connection.get(), &report, sizeof(report), absl::Now() + kReportTimeout, nullptr);
+      client.connection.get(), &report, sizeof(report), SteadyNow() + kReportTimeout, nullptr);
   if (!heard.ok() || report.magic != internal::kFdMagic) return;
   const absl::Status found = CheckProbe(*pool_->device_pages(), pool_->geometry().pages_bytes(),
                                         ProbeHalf::kOpener, report.probe);
@@ -179,7 +180,7 @@ class PoolClient {
 };
 
 absl::StatusOr<SharedPool> ConnectPool(const PoolConnectOptions& options) {
-  const absl::Time deadline = absl::Now() + options.timeout;
+  const absl::Time deadline = SteadyNow() + options.timeout;
   ASSIGN_OR_RETURN(FdGrant grant, ConnectFds({.path = options.path,
                                               .kind = FdKind::kPool,
                                               .fingerprint = PoolFingerprint(),

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/clock.h"
 #include "common/base/status_macros.h"
 
 namespace tandem {
@@ -158,18 +159,18 @@ bool StepRing::PeerIsGone() const {
 template <class Ready>
 absl::Status StepRing::Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& waits,
                             absl::Time deadline, Ready ready) {
-  const absl::Time spin_end = absl::Now() + kSpinTime;
+  const absl::Time spin_end = SteadyNow() + kSpinTime;
   do {
     for (int32_t i = 0; i < kPausesPerLook; ++i) {
       if (ready()) return absl::OkStatus();
       Pause();
     }
-  } while (absl::Now() < spin_end);
+  } while (SteadyNow() < spin_end);
   while (true) {
     const uint32_t seen = word.load(std::memory_order_seq_cst);
     waits.store(1, std::memory_order_seq_cst);
     const bool is_ready = ready();
-    absl::Duration left = deadline - absl::Now();
+    absl::Duration left = deadline - SteadyNow();
     const bool must_end =
         is_ready || is_closed_.load() || PeerIsGone() || left <= absl::ZeroDuration();
     if (!must_end) FutexWait(word, seen, std::min(left, kSlice));
@@ -188,7 +189,7 @@ absl::Status StepRing::Send(absl::Span<const uint8_t> message, absl::Duration ti
     return absl::InvalidArgumentError(absl::StrCat("a message of ", message.size(), " bytes; ",
                                                    kMaxRingMessageBytes, " are allowed"));
   }
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   do {
     const size_t size = std::min<size_t>(message.size(), kMaxFragmentBytes);
     const uint32_t flags = size == message.size() ? kLastFragment : 0;
@@ -227,7 +228,7 @@ absl::Status StepRing::SendFragment(absl::Span<const uint8_t> bytes, uint32_t fl
 }
 
 absl::StatusOr<absl::Span<const uint8_t>> StepRing::Receive(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   if (is_message_done_) message_.clear();
   is_message_done_ = false;
   while (true) {

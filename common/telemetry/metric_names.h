@@ -96,6 +96,7 @@ inline constexpr std::string_view kBypassReasons =
 inline constexpr std::string_view kRejections =
     "queue_full|client_limit|queued_tokens|no_pages|too_large|invalid|not_found|duplicate|"
     "starting|draining|unavailable";
+inline constexpr std::string_view kRestartReasons = "crash|hang|oom|xid";
 inline constexpr MetricType kCounter = MetricType::kCounter;
 inline constexpr MetricType kGauge = MetricType::kGauge;
 inline constexpr MetricType kHistogram = MetricType::kHistogram;
@@ -121,8 +122,9 @@ inline constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kMe
       {"tandem_worker_up", kGauge, "1 while the worker takes steps.", {{{"role", kRoles}}}},
       {"tandem_worker_restarts_total",
        kCounter,
-       "Times a worker was lost and came back.",
-       {{{"role", kRoles}, {"reason", "crash|hang"}}}},
+       "Times a worker was lost and came back: it did not answer (hang), the kernel ended it for "
+       "want of memory (oom), its GPU failed (xid), or anything else.",
+       {{{"role", kRoles}, {"reason", kRestartReasons}}}},
       {"tandem_requests_total",
        kCounter,
        "Finished calls, by gRPC code and what ended the answer.",
@@ -247,8 +249,11 @@ inline constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kMe
        kGauge,
        "Memory of the device (of the host where that is the device).",
        {{{"role", kRoles}, {"kind", "weights|kv|workspace|other"}}}},
-      {"tandem_vram_total_bytes", kGauge, "Memory that the device has."},
-      {"tandem_vram_free_bytes", kGauge, "Memory of the device that nobody uses."},
+      {"tandem_vram_total_bytes",
+       kGauge,
+       "Memory that the device has: by its name, \"host\" where that is the device.",
+       {{{"gpu", ""}}}},
+      {"tandem_vram_free_bytes", kGauge, "Memory of the device that nobody uses.", {{{"gpu", ""}}}},
       {"tandem_vram_budget_bytes", kGauge,
        "What weights, workspace and page pool may take together, fixed at start."},
       {"tandem_vram_unaccounted_bytes", kGauge,

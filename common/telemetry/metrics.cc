@@ -78,6 +78,8 @@ struct Metrics::State final : public prometheus::Collectable {
   void Register(const MetricSpec& spec, Family* family);
   void MakeKnown(const MetricSpec& spec, std::vector<std::string_view> values, Metric metric);
   Series Get(Metric metric, const std::vector<std::string_view>& values);
+  // The series of a gauge whose joined values begin so, but for `kept`.
+  void DropOthers(Metric metric, const std::string& kept, const std::string& prefix);
 
   std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
   std::shared_ptr<ProcessMetrics> process = std::make_shared<ProcessMetrics>();
@@ -153,6 +155,17 @@ Series Metrics::State::Get(Metric metric, const std::vector<std::string_view>& v
   return series;
 }
 
+void Metrics::State::DropOthers(Metric metric, const std::string& kept, const std::string& prefix) {
+  Family& family = families[static_cast<size_t>(metric)];
+  const std::lock_guard lock(mutex);
+  for (auto i = family.series.begin(); i != family.series.end();) {
+    const auto old = i++;
+    if (old->first == kept || old->first.rfind(prefix, 0) != 0) continue;
+    family.gauge->Remove(old->second.gauge);
+    family.series.erase(old);
+  }
+}
+
 Metrics::Metrics() : state_(std::make_shared<State>()) {
   for (size_t i = 0; i < kMetrics.size(); ++i) {
     state_->Register(kMetrics[i], &state_->families[i]);
@@ -177,20 +190,15 @@ void Metrics::Change(Metric metric, double by) {
   state_->Get(metric, {}).gauge->Increment(by);
 }
 
+void Metrics::SetOnly(Metric metric, LabelValues labels, double value) {
+  TANDEM_CHECK(SpecOf(metric).type == MetricType::kGauge);
+  state_->DropOthers(metric, JoinValues(labels), "");
+  Set(metric, labels, value);
+}
+
 void Metrics::SetInfo(Metric metric, LabelValues labels) {
   TANDEM_CHECK(SpecOf(metric).type == MetricType::kGauge && labels.size() > 0);
-  Family& family = state_->families[static_cast<size_t>(metric)];
-  const std::string first = JoinValues({*labels.begin()});
-  const std::string wanted = JoinValues(labels);
-  {
-    const std::lock_guard lock(state_->mutex);
-    for (auto i = family.series.begin(); i != family.series.end();) {
-      const auto old = i++;
-      if (old->first == wanted || old->first.rfind(first, 0) != 0) continue;
-      family.gauge->Remove(old->second.gauge);
-      family.series.erase(old);
-    }
-  }
+  state_->DropOthers(metric, JoinValues(labels), JoinValues({*labels.begin()}));
   Set(metric, labels, 1);
 }
 

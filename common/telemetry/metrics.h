@@ -36,6 +36,8 @@ class Metrics {
   void Set(Metric metric, double value) { Set(metric, {}, value); }
   // The same, as a difference.
   void Change(Metric metric, double by);
+  // The same for a gauge that has this series and no other: drops the rest.
+  void SetOnly(Metric metric, LabelValues labels, double value);
   // Sets an `_info` gauge to 1, and drops its series with the same first label: what they
   // told is over.
   void SetInfo(Metric metric, LabelValues labels);

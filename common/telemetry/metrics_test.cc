@@ -77,12 +77,20 @@ TEST(MetricsTest, AnInfoTellsOnlyWhatIsTrueNow) {
   EXPECT_THAT(page, HasSubstr("name=\"b\",parameters=\"7\",quantization=\"Q4_1\""));
 }
 
+TEST(MetricsTest, AGaugeOfOneThingForgetsTheOneBefore) {
+  Metrics metrics;
+  metrics.SetOnly(Metric::kVramTotal, {"a"}, 1);
+  metrics.SetOnly(Metric::kVramTotal, {"b"}, 2);
+  EXPECT_THAT(metrics.Render(), HasSubstr("tandem_vram_total_bytes{gpu=\"b\"} 2"));
+  EXPECT_THAT(metrics.Render(), Not(HasSubstr("gpu=\"a\"")));
+}
+
 TEST(MetricsTest, FiguresThatAreReadAreReadAtEachLook) {
   Metrics metrics;
   int looks = 0;
-  metrics.BeforeLook([&] { metrics.Set(Metric::kVramFree, ++looks); });
-  EXPECT_THAT(metrics.Render(), HasSubstr("tandem_vram_free_bytes 1"));
-  EXPECT_THAT(metrics.Render(), HasSubstr("tandem_vram_free_bytes 2"));
+  metrics.BeforeLook([&] { metrics.Set(Metric::kVramBudget, ++looks); });
+  EXPECT_THAT(metrics.Render(), HasSubstr("tandem_vram_budget_bytes 1"));
+  EXPECT_THAT(metrics.Render(), HasSubstr("tandem_vram_budget_bytes 2"));
 }
 
 // Label values come from code, never from a request: the page has one size.

@@ -35,6 +35,7 @@ class FakeExecutor final : public Executor {
   int64_t weight_bytes() const override { return 1; }
   int64_t workspace_bytes() const override { return 2; }
 
+  void set_failing_token(int32_t id) { options_.failing_token = id; }
   int32_t num_forwards() const { return num_forwards_; }
 
  private:

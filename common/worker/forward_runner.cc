@@ -85,6 +85,7 @@ void ForwardRunner::RunPass(absl::Span<ForwardWork> works, OnLogits on_logits) {
     if (status.ok()) {
       finish(i, 0);
     } else {
+      if (absl::IsInternal(status)) failure_ = status;
       works[pieces_[i].work_index].status = status;
     }
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -42,6 +43,10 @@ class ForwardRunner {
   // not work is found and the others go on.
   void Run(absl::Span<ForwardWork> works, MayRun may_run, OnLogits on_logits);
 
+  // INTERNAL: how a pass failed, since the last call, that did so even with one sequence by
+  // itself. What a sequence asks for has other codes: this is the executor's, or its device's.
+  absl::Status TakeFailure() { return std::exchange(failure_, absl::OkStatus()); }
+
   // Time spent in forward passes since the last call.
   absl::Duration TakeForwardTime();
 
@@ -56,6 +61,7 @@ class ForwardRunner {
   absl::Status Forward(absl::Span<const StepSequence> sequences);
 
   Executor* executor_;
+  absl::Status failure_;
   absl::Duration forward_time_ = absl::ZeroDuration();
   size_t next_work_ = 0;
   size_t next_token_ = 0;  // of works[next_work_]

@@ -25,6 +25,12 @@ struct DeviceMemory {
   int64_t unaccounted_bytes = -1;
 };
 
+// True for a device that does not even tell its memory: after an error that stays (an illegal
+// address, an Xid) CUDA answers every call with it. False for the CPU, whose `memory` is empty.
+inline bool HasFailed(const std::function<DeviceMemory()>& memory) {
+  return memory && memory().total_bytes == 0;
+}
+
 // Outlives the executors and the pages that are made on it.
 class WorkerDevice {
  public:

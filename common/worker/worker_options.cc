@@ -68,6 +68,9 @@ void Declare(CLI::App& app, WorkerOptions& options, Names& kv) {
   app.add_flag("!--no-ring", options.use_ring, "no shared-memory ring: steps by gRPC only");
   app.add_option("--log-level", options.log_level)
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
+  app.add_option("--restart-reason", options.restart_reason,
+                 "why the process before this one ended, for the metrics")
+      ->check(CLI::IsMember({"crash", "hang", "oom", "xid"}));
   DeclareDevice(app, options, kv);
   if (options.role != Role::kTarget) return;
   auto* pages = app.add_option("--kv-pages", options.num_kv_pages, "pages of the pool")

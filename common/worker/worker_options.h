@@ -19,6 +19,7 @@ enum ExitCode : int {
   kExitModelFile = 3,
   kExitMemory = 4,
   kExitSocket = 5,
+  kExitDevice = 7,
 };
 
 inline constexpr int32_t kDefaultPagePositions = 32;  // of the target
@@ -38,6 +39,7 @@ struct WorkerOptions {
   bool die_with_parent = false;
   bool use_ring = true;
   std::string log_level = "info";
+  std::string restart_reason;        // why the one before us ended; empty: not known, or none
   int32_t cuda_device = -1;          // -1: the CPU
   int64_t vram_budget_bytes = 0;     // this worker's allocations on the device in sum; 0: no limit
   bool quantize_to_nf4 = false;      // 16-bit weights, on CUDA

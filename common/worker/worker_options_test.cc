@@ -36,6 +36,8 @@ TEST(WorkerOptionsTest, ReadsAllFlags) {
                               "--max-step-tokens",
                               "100",
                               "--no-ring",
+                              "--restart-reason",
+                              "oom",
                               "--die-with-parent"});
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->model, "m.gguf");
@@ -48,6 +50,7 @@ TEST(WorkerOptionsTest, ReadsAllFlags) {
   EXPECT_EQ(options->page_positions, 64);
   EXPECT_EQ(options->max_step_tokens, 100);
   EXPECT_FALSE(options->use_ring);
+  EXPECT_EQ(options->restart_reason, "oom");
   EXPECT_TRUE(options->die_with_parent);
 }
 

@@ -15,7 +15,9 @@
 #include <limits>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "common/base/host_memory.h"
+#include "common/base/last_words.h"
 #include "common/telemetry/log.h"
 #include "nlohmann/json.hpp"
 
@@ -69,7 +71,17 @@ int PrintError(ExitCode code, const absl::Status& status) {
   return code;
 }
 
+void EndForDevice(const absl::Status& status) {
+  LogError(absl::StrCat("the device failed: ", status.message()));
+  PrintError(kExitDevice, status);
+  _exit(kExitDevice);
+}
+
 void PrepareProcess() {
+  SetLastWords({.fd = STDOUT_FILENO,
+                .before = "{\"event\":\"error\",\"exit_code\":4,\"message\":\"",
+                .after = "\"}\n",
+                .exit_code = kExitMemory});
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);

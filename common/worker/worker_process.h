@@ -22,6 +22,9 @@ void PrintProgress(int64_t done_bytes, int64_t total_bytes);
 void PrintReady(const WorkerOptions& options, int64_t weight_bytes, int64_t pool_bytes);
 // Returns `code`.
 int PrintError(ExitCode code, const absl::Status& status);
+// Says so, and ends this process at once: after some errors (an Xid of the driver) nothing runs
+// on a device any more but in a new process.
+[[noreturn]] void EndForDevice(const absl::Status& status);
 
 // To be called first, while the process has one thread: blocks SIGTERM and SIGINT for
 // the waiter below, ignores SIGPIPE and SIGHUP, keeps new files and sockets to the user,

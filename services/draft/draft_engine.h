@@ -47,6 +47,8 @@ class DraftEngine {
     if (table_ != nullptr) table_->Clear();
   }
   int32_t num_sequences() const { return table_ == nullptr ? 0 : table_->size(); }
+  // See ForwardRunner::TakeFailure.
+  absl::Status TakeFailure() { return runner_.TakeFailure(); }
 
  private:
   struct Entry {

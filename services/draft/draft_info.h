@@ -25,6 +25,7 @@ struct DraftInfo {
   int32_t max_logits_rows = 0;
   int64_t incarnation = 0;
   std::string ring_name;
+  std::string restart_reason;
   absl::Duration load, warmup;
   bool is_cuda = false;
   // Of the device, as it is now; empty on the CPU.

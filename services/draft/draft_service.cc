@@ -96,6 +96,8 @@ void DraftService::Run(const v1::ProposeRequest& request, v1::ProposeResponse* r
   }
   const std::lock_guard lock(engine_mutex_);
   ToMessage(engine_->Run(*step), response);
+  const absl::Status failure = engine_->TakeFailure();
+  if (!failure.ok() && worker::HasFailed(info_.memory)) on_device_failure_(failure);
 }
 
 }  // namespace tandem::draft

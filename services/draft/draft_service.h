@@ -1,11 +1,14 @@
 // The gRPC face of the draft, and the same messages through the ring.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 #include "common/ipc/step_ring.h"
 #include "common/worker/step_session.h"
+#include "common/worker/worker_process.h"
 #include "services/draft/draft_engine.h"
 #include "services/draft/draft_info.h"
 #include "tandem/draft/v1/draft.grpc.pb.h"
@@ -15,6 +18,11 @@ namespace tandem::draft {
 // Serves one gateway at a time. Thread-safe.
 class DraftService final : public v1::DraftService::Service {
  public:
+  // `on_device_failure` is called when a pass failed and the device does not answer after it.
+  explicit DraftService(
+      std::function<void(const absl::Status&)> on_device_failure = worker::EndForDevice)
+      : on_device_failure_(std::move(on_device_failure)) {}
+
   // From here on steps are taken; before, all calls get UNAVAILABLE. `engine` is borrowed.
   void SetEngine(DraftEngine* engine, const DraftInfo& info);
 
@@ -38,6 +46,7 @@ class DraftService final : public v1::DraftService::Service {
   void Run(const v1::ProposeRequest& request, v1::ProposeResponse* response);
   bool is_loaded();
 
+  const std::function<void(const absl::Status&)> on_device_failure_;
   worker::SessionGate gate_;
   std::mutex engine_mutex_;  // held while the engine works
   DraftEngine* engine_ = nullptr;

@@ -26,6 +26,7 @@ DraftWorker::DraftWorker(const worker::WorkerOptions& options, worker::LoadedMod
       .max_logits_rows = executor_->limits().max_logits_rows,
       .incarnation = worker::NewIncarnation(),
       .ring_name = options.use_ring ? options.ring_socket_path() : "",
+      .restart_reason = options.restart_reason,
       .load = model.load,
       .warmup = worker::ProcessAge() - model.load,
   };

@@ -121,6 +121,7 @@ void ToMessage(const DraftInfo& info, v1::GetInfoResponse* response) {
   response->set_max_logits_rows(info.max_logits_rows);
   response->set_incarnation(info.incarnation);
   response->set_ring_name(info.ring_name);
+  response->set_restart_reason(info.restart_reason);
   response->set_load_ns(absl::ToInt64Nanoseconds(info.load));
   response->set_warmup_ns(absl::ToInt64Nanoseconds(info.warmup));
 }

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
 #include "common/telemetry/log.h"
@@ -87,9 +86,9 @@ bool Gateway::WaitForTarget(StopSignal& stop) {
 }
 
 void Gateway::WaitForDraft(StopSignal& stop) {
-  const absl::Time deadline = absl::Now() + kDraftWait;
+  const absl::Time deadline = SteadyNow() + kDraftWait;
   while (draft_ != nullptr && !draft_->IsConnected()) {
-    if (absl::Now() >= deadline) {
+    if (SteadyNow() >= deadline) {
       LogWarning(absl::StrCat("serving without the draft until it comes: ",
                               draft_->LastError().message()));
       return;
@@ -164,7 +163,7 @@ bool Gateway::Watch(StopSignal& stop) {
   bool was_up = true;
   ListenQueue queue(server_->address());
   while (!stop.WaitFor(kWatchInterval)) {
-    if (queue.IsStuck(absl::Now())) {
+    if (queue.IsStuck(SteadyNow())) {
       LogError("the gateway accepts no connections any more: it drains, to be started anew");
       return false;
     }

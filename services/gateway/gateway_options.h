@@ -16,6 +16,7 @@ enum ExitCode : int {
   kExitFailure = 1,
   kExitUsage = 2,
   kExitModelFile = 3,
+  kExitMemory = 4,
   kExitPort = 5,
 };
 

@@ -44,6 +44,15 @@ const char* RejectionOf(const CallInfo& call) {
   return nullptr;
 }
 
+// The label of tandem_worker_restarts_total: as whoever started the worker says, or as the link
+// saw it.
+const char* RestartReason(const WorkerDescription& worker, const ConnectionInfo& info) {
+  for (const char* reason : {"hang", "oom", "xid"}) {
+    if (worker.restart_reason == reason) return reason;
+  }
+  return info.had_hung ? "hang" : "crash";
+}
+
 // Lines logged since the last call; `counted` remembers.
 void CountLogMessages(std::array<int64_t, kLogLevels.size()>* counted, Metrics* metrics) {
   const auto counts = NumLogMessages();
@@ -87,7 +96,13 @@ MetricsObserver::MetricsObserver(Metrics* metrics)
 }
 
 // Of the device as its worker told, or of the host where that is the device.
-void MetricsObserver::ReportMemory(const Memory& memory, Metrics* metrics) {
+void MetricsObserver::ReportMemory(Memory& memory, Metrics* metrics) {
+  std::string gpu;
+  {
+    const std::lock_guard lock(memory.mutex);
+    gpu = memory.gpu;
+  }
+  if (gpu.empty()) return;  // whose memory it would be is not known
   HostMemory device = {.total_bytes = memory.device_total, .available_bytes = memory.device_free};
   if (device.total_bytes == 0) device = ReadHostMemory();
   int64_t accounted = memory.pool;
@@ -97,8 +112,8 @@ void MetricsObserver::ReportMemory(const Memory& memory, Metrics* metrics) {
     budget += memory.budget_of_role[role];
   }
   const int64_t used = device.total_bytes - device.available_bytes;
-  metrics->Set(Metric::kVramTotal, static_cast<double>(device.total_bytes));
-  metrics->Set(Metric::kVramFree, static_cast<double>(device.available_bytes));
+  metrics->SetOnly(Metric::kVramTotal, {gpu}, static_cast<double>(device.total_bytes));
+  metrics->SetOnly(Metric::kVramFree, {gpu}, static_cast<double>(device.available_bytes));
   metrics->Set(Metric::kVramBudget, static_cast<double>(budget));
   metrics->Set(Metric::kVramUnaccounted,
                static_cast<double>(std::max<int64_t>(0, used - accounted)));
@@ -214,8 +229,9 @@ void MetricsObserver::OnConnected(Role role, const WorkerDescription& worker,
                        absl::StrCat(worker.facts.positions_per_page), worker.kv_type});
   }
   if (info.is_restart) {
-    metrics_->Add(Metric::kWorkerRestarts, {name, info.had_hung ? "hang" : "crash"});
-    LogInfo(absl::StrCat("the ", name, " is back"));
+    const char* reason = RestartReason(worker, info);
+    metrics_->Add(Metric::kWorkerRestarts, {name, reason});
+    LogInfo(absl::StrCat("the ", name, " is back after a ", reason));
   }
   LogDebug(absl::StrCat("connected to the ", name, ": ", worker.name, " ", worker.quantization,
                         ", steps by ", info.is_ring ? "ring" : "gRPC"));
@@ -229,6 +245,8 @@ void MetricsObserver::NoteMemory(Role role, const WorkerDescription& worker) {
   if (role != Role::kTarget) return;
   memory_->device_free = worker.device_free_bytes;
   memory_->device_total = worker.device_total_bytes;
+  const std::lock_guard lock(memory_->mutex);
+  memory_->gpu = worker.device_total_bytes > 0 ? worker.device_name : "host";
 }
 
 void MetricsObserver::OnAskedAgain(Role role, const WorkerDescription& worker) {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "common/telemetry/metrics.h"
@@ -68,9 +69,11 @@ class MetricsObserver final : public EngineObserver, public LinkObserver {
     // Of the device; total 0: it is the host's.
     std::atomic<int64_t> device_total = 0;
     std::atomic<int64_t> device_free = 0;
+    std::mutex mutex;
+    std::string gpu;  // guarded by `mutex`; empty until a target has said it
   };
   void NoteMemory(Role role, const WorkerDescription& worker);
-  static void ReportMemory(const Memory& memory, Metrics* metrics);
+  static void ReportMemory(Memory& memory, Metrics* metrics);
 
   Metrics* metrics_;
   std::shared_ptr<Memory> memory_;  // also of the look at the metrics

@@ -27,6 +27,7 @@ class MetricsObserverTest : public testing::Test {
   }
   static WorkerDescription GpuTarget() {
     WorkerDescription worker = Worker("cuda");
+    worker.device_name = "Fine Card";
     worker.num_pages = 10;
     worker.page_bytes = 50;
     worker.device_total_bytes = 8000;
@@ -52,8 +53,8 @@ class MetricsObserverTest : public testing::Test {
 TEST_F(MetricsObserverTest, MemoryIsThatOfTheDeviceWhereItHasItsOwn) {
   observer_.OnConnected(Role::kDraft, Worker("cuda"), {});
   observer_.OnConnected(Role::kTarget, GpuTarget(), {});
-  EXPECT_TRUE(Shows("tandem_vram_total_bytes{model=\"m\"} 8000"));
-  EXPECT_TRUE(Shows("tandem_vram_free_bytes{model=\"m\"} 1500"));
+  EXPECT_TRUE(Shows("tandem_vram_total_bytes{gpu=\"Fine Card\",model=\"m\"} 8000"));
+  EXPECT_TRUE(Shows("tandem_vram_free_bytes{gpu=\"Fine Card\",model=\"m\"} 1500"));
   EXPECT_TRUE(Shows("tandem_vram_budget_bytes{model=\"m\"} 8900"));
   // 6500 are used, 2 * 4500 + 500 are accounted for.
   EXPECT_TRUE(Shows("tandem_vram_unaccounted_bytes{model=\"m\"} 0"));
@@ -63,15 +64,47 @@ TEST_F(MetricsObserverTest, MemoryIsThatOfTheDeviceWhereItHasItsOwn) {
   later.device_free_bytes = 10000;
   later.other_bytes = 310;
   observer_.OnAskedAgain(Role::kTarget, later);
-  EXPECT_TRUE(Shows("tandem_vram_free_bytes{model=\"m\"} 10000"));
+  EXPECT_TRUE(Shows("tandem_vram_free_bytes{gpu=\"Fine Card\",model=\"m\"} 10000"));
   EXPECT_TRUE(Shows("tandem_vram_unaccounted_bytes{model=\"m\"} 490"));
   EXPECT_THAT(metrics_.Render(), HasSubstr("device=\"cuda\""));
 }
 
 TEST_F(MetricsObserverTest, OnACpuMemoryIsTheHosts) {
   observer_.OnConnected(Role::kTarget, Worker("cpu"), {});
-  EXPECT_FALSE(Shows("tandem_vram_total_bytes{model=\"m\"} 0"));
+  EXPECT_THAT(metrics_.Render(), HasSubstr("tandem_vram_total_bytes{gpu=\"host\",model=\"m\"}"));
+  EXPECT_FALSE(Shows("tandem_vram_total_bytes{gpu=\"host\",model=\"m\"} 0"));
   EXPECT_THAT(metrics_.Render(), HasSubstr("device=\"cpu\""));
+}
+
+TEST_F(MetricsObserverTest, MemoryIsNobodysBeforeATargetSaidWhereItRuns) {
+  EXPECT_THAT(metrics_.Render(), Not(HasSubstr("tandem_vram_total_bytes{")));
+  observer_.OnConnected(Role::kTarget, Worker("cpu"), {});
+  observer_.OnConnected(Role::kTarget, GpuTarget(), {});  // started anew, elsewhere
+  EXPECT_THAT(metrics_.Render(), Not(HasSubstr("gpu=\"host\"")));
+}
+
+TEST_F(MetricsObserverTest, RestartsAreCountedByWhatEndedTheWorker) {
+  const auto restart = [this](const std::string& reason, bool had_hung) {
+    WorkerDescription worker = Worker("cpu");
+    worker.restart_reason = reason;
+    observer_.OnConnected(Role::kDraft, worker, {.is_restart = true, .had_hung = had_hung});
+  };
+  const auto count = [this](const std::string& reason, int number) {
+    return Shows("tandem_worker_restarts_total{reason=\"" + reason + "\",role=\"draft\"} " +
+                 std::to_string(number));
+  };
+  for (const char* reason : {"crash", "hang", "oom", "xid"}) {
+    restart(reason, false);
+    EXPECT_TRUE(count(reason, 1));
+  }
+  // Where nobody restarts it with a reason (the kubelet) the link's own view counts.
+  restart("", false);
+  EXPECT_TRUE(count("crash", 2));
+  restart("", true);
+  EXPECT_TRUE(count("hang", 2));
+  // No label that a worker made up.
+  restart("nonsense", false);
+  EXPECT_TRUE(count("crash", 3));
 }
 
 TEST_F(MetricsObserverTest, RefusalsAreToldApart) {

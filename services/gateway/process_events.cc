@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <mutex>
 
+#include "common/base/last_words.h"
 #include "nlohmann/json.hpp"
 
 namespace tandem::gateway {
@@ -46,6 +47,10 @@ int PrintError(ExitCode code, const absl::Status& status) {
 void PrintHung(const char* worker) { PrintLine({{"event", "hung"}, {"process", worker}}); }
 
 void PrepareProcess() {
+  SetLastWords({.fd = STDOUT_FILENO,
+                .before = "{\"event\":\"error\",\"exit_code\":4,\"message\":\"",
+                .after = "\"}\n",
+                .exit_code = kExitMemory});
   const sigset_t signals = StopSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);

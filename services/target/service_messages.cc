@@ -141,6 +141,7 @@ void ToMessage(const TargetInfo& info, v1::GetInfoResponse* response) {
   response->set_incarnation(info.incarnation);
   response->set_ring_name(info.ring_name);
   response->set_model_fingerprint(info.model_fingerprint);
+  response->set_restart_reason(info.restart_reason);
   response->set_load_ns(absl::ToInt64Nanoseconds(info.load));
   response->set_warmup_ns(absl::ToInt64Nanoseconds(info.warmup));
 }

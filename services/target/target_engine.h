@@ -35,6 +35,8 @@ class TargetEngine {
   // The gateway is gone.
   void DropSequences() { table_.Clear(); }
   int32_t num_sequences() const { return table_.size(); }
+  // See ForwardRunner::TakeFailure.
+  absl::Status TakeFailure() { return runner_.TakeFailure(); }
 
  private:
   // One entry of the step that passed the checks, or whose work.status says why not.

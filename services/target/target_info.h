@@ -32,6 +32,7 @@ struct TargetInfo {
   int64_t incarnation = 0;
   std::string ring_name;
   std::string model_fingerprint;
+  std::string restart_reason;
   absl::Duration load, warmup;
   bool is_cuda = false;
   // Of the device, as it is now; empty on the CPU.

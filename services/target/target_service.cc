@@ -61,6 +61,8 @@ void TargetService::Run(const v1::VerifyRequest& request, v1::VerifyResponse* re
     return ToMessage({.step_id = request.step_id(), .status = step.status()}, response);
   }
   ToMessage(engine_->Run(*step), response);
+  const absl::Status failure = engine_->TakeFailure();
+  if (!failure.ok() && worker::HasFailed(info_.memory)) on_device_failure_(failure);
 }
 
 }  // namespace tandem::target

@@ -19,6 +19,7 @@ namespace {
 
 constexpr int32_t kNumPages = 32;
 constexpr int64_t kEpoch = 11;
+constexpr int32_t kFailing = 49;
 
 class Folder {
  public:
@@ -129,7 +130,9 @@ class TargetServiceTest : public testing::TestWithParam<bool> {
   worker::FakeExecutor executor_;
   SharedPool pool_;
   std::optional<TargetEngine> engine_;
-  TargetService service_;
+  std::vector<absl::Status> device_failures_;
+  TargetService service_{
+      [this](const absl::Status& status) { device_failures_.push_back(status); }};
   std::unique_ptr<worker::WorkerServer> server_;
   std::unique_ptr<v1::TargetService::Stub> stub_;
   std::unique_ptr<worker::RingServer> ring_server_;
@@ -188,6 +191,28 @@ TEST_P(TargetServiceTest, NothingIsServedBeforeTheModelIsLoaded) {
   EXPECT_EQ(info.incarnation(), 77);
   EXPECT_EQ(info.vocabulary_size(), 50);
   EXPECT_TRUE(ConnectUntilIn()->Call(OpenRequest(0.0f)).has_value());
+}
+
+// A pass that fails is the sequence's bad luck while the device still answers; where it does
+// not, CUDA gives every later call the same error, and only a new process helps.
+TEST_P(TargetServiceTest, ADeviceThatDoesNotAnswerAfterAFailedPassEndsTheWorker) {
+  worker::DeviceMemory memory = {.total_bytes = 1000};
+  service_.SetEngine(&*engine_, {.is_cuda = true, .memory = [&memory] { return memory; }});
+  const std::unique_ptr<Client> client = Connect();
+  Generate(*client, 1);
+  executor_.set_failing_token(kFailing);
+  const auto fail = [&client] {
+    EXPECT_EQ(client->Call(NextRequest(19, kFailing))->results(0).error_code(),
+              static_cast<int>(absl::StatusCode::kInternal));
+  };
+  fail();
+  EXPECT_TRUE(device_failures_.empty());
+  memory = {};
+  ASSERT_TRUE(client->Call(NextRequest(19, 1)).has_value());
+  EXPECT_TRUE(device_failures_.empty());  // the older failure is over
+  fail();
+  ASSERT_EQ(device_failures_.size(), 1u);
+  EXPECT_EQ(device_failures_[0].message(), "the failing token");
 }
 
 TEST_P(TargetServiceTest, StopEndsASessionThatWaits) {

@@ -97,6 +97,7 @@ absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Create(
       .incarnation = incarnation,
       .ring_name = options.use_ring ? options.ring_socket_path() : "",
       .model_fingerprint = model.fingerprint,
+      .restart_reason = options.restart_reason,
       .load = model.load,
       .warmup = worker::ProcessAge() - model.load,
   };

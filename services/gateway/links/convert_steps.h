@@ -58,6 +58,7 @@ WorkerDescription ToDescription(const Info& info) {
           .workspace_bytes = info.workspace_bytes(),
           .other_bytes = info.other_bytes(),
           .incarnation = info.incarnation(),
+          .restart_reason = info.restart_reason(),
           .load = absl::Nanoseconds(info.load_ns()),
           .warmup = absl::Nanoseconds(info.warmup_ns()),
           .ring_path = info.ring_name(),

@@ -11,8 +11,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "common/base/status_macros.h"
 #include "grpcpp/grpcpp.h"
 #include "services/gateway/links/grpc_step_channel.h"
@@ -121,7 +121,7 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
       absl::StatusOr<SessionPtr> session = Connect();
       if (!session.ok()) {
         Note(is_refused_ ? session.status() : Down(session.status()));
-        if (absl::Now() - hung_since_ >= options_.hang_grace) {
+        if (SteadyNow() - hung_since_ >= options_.hang_grace) {
           hung_since_ = absl::InfiniteFuture();
           observer_->OnHung(Protocol::kRole);
         }
@@ -203,12 +203,12 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
 
   // Until the session is lost; false when the link stops.
   bool Watch(const Session& session) {
-    absl::Time ask_at = absl::Now() + options_.memory_interval;
+    absl::Time ask_at = SteadyNow() + options_.memory_interval;
     while (session.IsUsable() && Protocol::IsCurrent(*fence_, session.pool_epoch)) {
       if (!Sleep(options_.watch_interval)) return false;
-      if (session.description.device == kHostDevice || absl::Now() < ask_at) continue;
+      if (session.description.device == kHostDevice || SteadyNow() < ask_at) continue;
       AskAgain(session);
-      ask_at = absl::Now() + options_.memory_interval;
+      ask_at = SteadyNow() + options_.memory_interval;
     }
     return true;
   }
@@ -229,7 +229,7 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
       is_stopping = is_stopping_;
     }
     Protocol::OnLost(fence_);
-    hung_since_ = had_hung_ ? absl::Now() : absl::InfiniteFuture();
+    hung_since_ = had_hung_ ? SteadyNow() : absl::InfiniteFuture();
     if (!is_stopping) observer_->OnLost(Protocol::kRole, LastError());
   }
 

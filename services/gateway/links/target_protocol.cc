@@ -37,6 +37,7 @@ absl::StatusOr<WorkerDescription> TargetProtocol::GetInfo(Stub* stub, absl::Dura
   RETURN_IF_ERROR(rpc::FromGrpcStatus(stub->GetInfo(&context, {}, &info)));
   WorkerDescription description = ToDescription(info);
   description.facts.positions_per_page = info.positions_per_page();
+  description.device_name = info.device_name();
   description.model_fingerprint = info.model_fingerprint();
   description.pool_socket_path = info.pool_socket_path();
   description.pool_epoch = info.pool_epoch();

@@ -16,12 +16,14 @@ struct WorkerDescription {
   std::string quantization;
   int64_t num_parameters = 0;
   std::string device;
+  std::string device_name;  // the target's: "NVIDIA H100 80GB HBM3"
   std::string kv_type;
   std::string model_path;
   int64_t weight_bytes = 0;
   int64_t workspace_bytes = 0;
   int64_t other_bytes = 0;
   int64_t incarnation = 0;      // of the process
+  std::string restart_reason;   // why the process before it ended, where somebody knows
   absl::Duration load, warmup;  // that it took to start
   std::string ring_path;        // empty: steps go by gRPC
   WorkerFacts facts;            // `incarnation` in it is the link's, of the session
