@@ -30,7 +30,6 @@ void InstallSignalHandlers(Supervisor* supervisor) {
   signal_supervisor = supervisor;
   std::signal(SIGINT, supervisor != nullptr ? OnStopSignal : SIG_DFL);
   std::signal(SIGTERM, supervisor != nullptr ? OnStopSignal : SIG_DFL);
-  std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGHUP, SIG_IGN);
 }
 
@@ -133,6 +132,7 @@ int Serve(const ServeOptions& options, const StartPlan& plan, absl::Time started
 }  // namespace
 
 int RunServe(const ServeOptions& options) {
+  std::signal(SIGPIPE, SIG_IGN);  // whoever reads our log may go at any time
   const absl::Time started_at = SteadyNow();
   absl::StatusOr<StartPlan> plan = MakeStartPlan(options);
   if (!plan.ok()) return Fail(ExitCodeOfPlan(plan.status()), plan.status());
