@@ -23,6 +23,10 @@ bool IsAutomatic(const DraftRequest& request) {
   return request.min_tokens == 0 && request.max_tokens > 0;
 }
 
+bool MayDraft(const DraftRequest& request) {
+  return request.max_tokens > 0 && (request.allow_draft || request.allow_lookup);
+}
+
 }  // namespace
 
 SourceAcceptance::SourceAcceptance()
@@ -170,7 +174,11 @@ float DraftPlanner::MinConfidence(int32_t num_sequences, double tokens_per_secon
 
 std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> requests,
                                           int32_t num_prefill_tokens) {
-  if (requests.empty()) return {};
+  if (std::none_of(requests.begin(), requests.end(), MayDraft)) {
+    std::vector<DraftPlan> plans;
+    for (const DraftRequest& request : requests) plans.push_back({.reason = BypassReason(request)});
+    return plans;
+  }
   const int32_t num_sequences = static_cast<int32_t>(requests.size());
   const bool calibrating = !costs_.knows_verify() || steps_since_plain_ >= kCalibrationInterval;
   std::vector<Prospect> prospects;

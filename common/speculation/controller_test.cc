@@ -242,6 +242,15 @@ TEST_F(SinglePlan, AStepWithoutDecodesNeedsNoPlan) {
   planner_.Record({});
 }
 
+TEST_F(SinglePlan, WhereNothingMayBeDraftedNothingIsWeighed) {
+  request_.allow_draft = request_.allow_lookup = false;
+  EXPECT_EQ(Plan().reason, bypass::kOff);
+  EXPECT_FALSE(state_.has_account);
+  request_.allow_draft = true;
+  request_.max_tokens = 0;
+  EXPECT_EQ(Plan().reason, bypass::kLastToken);
+}
+
 TEST_F(SinglePlan, AFixedLengthIsKeptWhateverItCosts) {
   request_.min_tokens = request_.max_tokens = 7;
   for (int32_t i = 0; i < 50; ++i) state_.acceptance.Of(DraftSource::kDraft, 0).Record(7, 0);
