@@ -215,7 +215,7 @@ def test_the_example_in_cpp_runs(server):
 
 def test_all_clients_publish_one_service_config():
     config = (PACKAGE / "tandem_client" / "service_config.json").read_text(encoding="utf-8")
-    for example in ("cpp/stream.cc", "go/README.md"):
+    for example in ("cpp/stream.cc", "go/stream.go"):
         text = (ROOT / "clients" / example).read_text(encoding="utf-8")
         found = re.search(r"\{\s*\"loadBalancingConfig\".*?\n\}", text, re.S).group(0)
         assert json.loads(found) == json.loads(config), example
