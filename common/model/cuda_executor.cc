@@ -77,8 +77,8 @@ class CudaExecutor final : public Executor {
         weights_(std::move(weights)) {}
 
   absl::Status Init() {
-    ASSIGN_OR_RETURN(forward_,
-                     CudaForward::Create(config_, weights_, options_.limits, options_.ledger));
+    ASSIGN_OR_RETURN(forward_, CudaForward::Create(config_, weights_, options_.limits,
+                                                   options_.with_probabilities, options_.ledger));
     return absl::OkStatus();
   }
 

@@ -22,6 +22,7 @@ struct CudaExecutorOptions {
   // Positions of a KV page, a multiple of 8; 0: what fits the pool that is attached.
   int32_t page_positions = 0;
   CudaWeightChoices weights;
+  bool with_probabilities = false;  // of the greatest logits, which a draft wants to know
   // Bytes of the file uploaded so far, and in all. May be empty.
   std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;
 };

@@ -49,7 +49,8 @@ class CudaExecutorTest : public testing::Test {
                .k_type = k_type,
                .v_type = v_type,
                .page_positions = 32,
-               .weights = weights});
+               .weights = weights,
+               .with_probabilities = true});
     EXPECT_TRUE(executor.ok()) << executor.status();
     return *std::move(executor);
   }
@@ -145,6 +146,9 @@ TEST_F(CudaExecutorTest, GreatestIsTheLogitsOwn) {
     const auto expected = std::max_element(rows[row].begin(), rows[row].end());
     EXPECT_EQ(greatest.token_id, expected - rows[row].begin());
     EXPECT_EQ(greatest.value, *expected);
+    double sum = 0.0;
+    for (const float logit : rows[row]) sum += std::exp(double{logit} - *expected);
+    EXPECT_NEAR(greatest.probability, 1.0 / sum, 1e-5);
   }
 }
 

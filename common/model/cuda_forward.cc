@@ -4,6 +4,8 @@
 #include <bit>
 #include <chrono>
 #include <cstring>
+#include <limits>
+#include <numeric>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -27,8 +29,10 @@ int32_t Bucket(int32_t value, int32_t least) {
 absl::StatusOr<std::unique_ptr<CudaForward>> CudaForward::Create(const ModelConfig& config,
                                                                  const CudaWeights& weights,
                                                                  const ExecutorLimits& limits,
+                                                                 bool with_probabilities,
                                                                  DeviceLedger* ledger) {
-  std::unique_ptr<CudaForward> forward(new CudaForward(config, weights, limits));
+  std::unique_ptr<CudaForward> forward(
+      new CudaForward(config, weights, limits, with_probabilities));
   RETURN_IF_ERROR(forward->Allocate(ledger));
   return forward;
 }
@@ -66,8 +70,8 @@ absl::Status CudaForward::Allocate(DeviceLedger* ledger) {
   };
   RETURN_IF_ERROR(pin(fixed_bytes_ + table_entries_ * 4));
   staging_ = static_cast<uint8_t*>(pinned);
-  RETURN_IF_ERROR(pin(limits_.max_logits_rows * 8));
-  host_greatest_ = static_cast<uint64_t*>(pinned);
+  RETURN_IF_ERROR(pin(limits_.max_logits_rows * int64_t{sizeof(cuda::RowChoice)}));
+  host_choices_ = static_cast<cuda::RowChoice*>(pinned);
   RETURN_IF_ERROR(pin(logits * 4));
   host_logits_ = static_cast<float*>(pinned);
   has_logits_.resize(static_cast<size_t>(limits_.max_logits_rows));
@@ -78,7 +82,7 @@ absl::Status CudaForward::Allocate(DeviceLedger* ledger) {
 CudaForward::~CudaForward() {
   DropGraphs();
   cudaFreeHost(staging_);
-  cudaFreeHost(host_greatest_);
+  cudaFreeHost(host_choices_);
   cudaFreeHost(host_logits_);
   if (done_ != nullptr) cudaEventDestroy(done_);
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
@@ -158,10 +162,11 @@ absl::Status CudaForward::Run(absl::Span<const StepSequence> sequences) {
                              "uploading a step"));
   RETURN_IF_ERROR(CudaStatus(cudaGraphLaunch(graph, stream_), "launching a step"));
   if (num_logits_rows_ > 0) {
-    RETURN_IF_ERROR(CudaStatus(
-        cudaMemcpyAsync(host_greatest_, device_.greatest, static_cast<size_t>(num_logits_rows_) * 8,
-                        cudaMemcpyDeviceToHost, stream_),
-        "fetching tokens"));
+    RETURN_IF_ERROR(
+        CudaStatus(cudaMemcpyAsync(host_choices_, device_.choices,
+                                   static_cast<size_t>(num_logits_rows_) * sizeof(cuda::RowChoice),
+                                   cudaMemcpyDeviceToHost, stream_),
+                   "fetching tokens"));
   }
   has_logits_.assign(has_logits_.size(), false);
   return WaitForDevice();
@@ -208,12 +213,17 @@ void CudaForward::ExpandTrimmed(float* logits) const {
 }
 
 GreatestLogit CudaForward::Greatest(int32_t row) const {
-  const uint64_t rank = host_greatest_[row];
+  const cuda::RowChoice& choice = host_choices_[row];
+  const uint64_t rank = choice.rank;
   const auto ordered = static_cast<uint32_t>(rank >> 32);
   const uint32_t bits = (ordered & 0x80000000u) ? ordered & 0x7fffffffu : ~ordered;
   const auto best = static_cast<int32_t>(~static_cast<uint32_t>(rank));
   return {.token_id = row_of_id_.empty() ? best : config_.kept_ids[best],
-          .value = std::bit_cast<float>(bits)};
+          .value = std::bit_cast<float>(bits),
+          .probability =
+              with_probabilities_
+                  ? 1.0f / std::accumulate(choice.exp_sums, choice.exp_sums + cuda::kExpSums, 0.0f)
+                  : std::numeric_limits<float>::quiet_NaN()};
 }
 
 int64_t CudaForward::workspace_bytes() const { return memory_.num_bytes(); }

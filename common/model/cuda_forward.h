@@ -48,8 +48,8 @@ struct CudaStepBuffers {
   float* last_square_sums = nullptr;
   float* partial = nullptr;
   int32_t* arrivals = nullptr;
-  float* logits = nullptr;       // [max_logits_rows][rows of the head]
-  uint64_t* greatest = nullptr;  // [max_logits_rows]
+  float* logits = nullptr;             // [max_logits_rows][rows of the head]
+  cuda::RowChoice* choices = nullptr;  // [max_logits_rows]
 };
 
 // Bounds of a step's shape: one graph serves all steps within them.
@@ -76,6 +76,7 @@ class CudaForward {
   static absl::StatusOr<std::unique_ptr<CudaForward>> Create(const ModelConfig& config,
                                                              const CudaWeights& weights,
                                                              const ExecutorLimits& limits,
+                                                             bool with_probabilities,
                                                              DeviceLedger* ledger);
   ~CudaForward();
 
@@ -87,14 +88,18 @@ class CudaForward {
 
   // Row `row` of the last Run's logits [vocab], copied when it is first asked for.
   absl::StatusOr<absl::Span<float>> Logits(int32_t row);
-  // The id and value of its greatest logit; the value is NaN when one is.
+  // The id, value and probability of its greatest logit; the value is NaN when one is.
   GreatestLogit Greatest(int32_t row) const;
 
   int64_t workspace_bytes() const;
 
  private:
-  CudaForward(const ModelConfig& config, const CudaWeights& weights, const ExecutorLimits& limits)
-      : config_(config), weights_(weights), limits_(limits) {}
+  CudaForward(const ModelConfig& config, const CudaWeights& weights, const ExecutorLimits& limits,
+              bool with_probabilities)
+      : config_(config),
+        weights_(weights),
+        limits_(limits),
+        with_probabilities_(with_probabilities) {}
 
   absl::Status Allocate(DeviceLedger* ledger);
   cuda::Activations TakeActivations(int64_t rows, int64_t cols);
@@ -119,6 +124,7 @@ class CudaForward {
   const ModelConfig& config_;
   const CudaWeights& weights_;
   ExecutorLimits limits_;
+  const bool with_probabilities_;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t done_ = nullptr;
   bool may_overlap_ = false;
@@ -133,10 +139,10 @@ class CudaForward {
   int64_t fixed_bytes_ = 0;  // before the page tables
   int64_t table_entries_ = 0;
   int64_t staged_bytes_ = 0;
-  uint64_t* host_greatest_ = nullptr;  // pinned
-  float* host_logits_ = nullptr;       // pinned [max_logits_rows][vocab]
-  std::vector<bool> has_logits_;       // rows that were copied
-  std::vector<int32_t> row_of_id_;     // trimmed: [vocab], the embedding's row of each id
+  cuda::RowChoice* host_choices_ = nullptr;  // pinned
+  float* host_logits_ = nullptr;             // pinned [max_logits_rows][vocab]
+  std::vector<bool> has_logits_;             // rows that were copied
+  std::vector<int32_t> row_of_id_;           // trimmed: [vocab], the embedding's row of each id
   int32_t num_logits_rows_ = 0;
   std::map<decltype(CudaStepShape().key()), cudaGraphExec_t> graphs_;
 

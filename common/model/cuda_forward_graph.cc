@@ -55,7 +55,7 @@ cudaError_t CudaForward::Record(const CudaStepShape& shape) {
                            .inverse_frequencies = weights_.rope_inv_freq,
                            .rope_dim = config_.rope_dim,
                            .rope = device_.rope,
-                           .greatest = device_.greatest,
+                           .choices = device_.choices,
                            .max_logits_rows = shape.max_logits_rows};
   embed.out.is_first = true;
   // The first kernel waits for the copy before it.
@@ -180,12 +180,14 @@ cudaError_t CudaForward::RecordHead(const CudaStepShape& shape) {
   if (const cudaError_t error = Matmul(head, shape.max_logits_rows); error != cudaSuccess) {
     return error;
   }
-  return cuda::LaunchGreatest({.logits = device_.logits,
-                               .stride = config_.num_embedding_rows(),
-                               .num_ids = num_drafted_ids(),
-                               .num_rows = num_rows,
-                               .greatest = device_.greatest},
-                              shape.max_logits_rows, options);
+  const cuda::GreatestCall greatest = {.logits = device_.logits,
+                                       .stride = config_.num_embedding_rows(),
+                                       .num_ids = num_drafted_ids(),
+                                       .num_rows = num_rows,
+                                       .choices = device_.choices};
+  const cudaError_t error = cuda::LaunchGreatest(greatest, shape.max_logits_rows, options);
+  if (error != cudaSuccess || !with_probabilities_) return error;
+  return cuda::LaunchExpSums(greatest, shape.max_logits_rows, options);
 }
 
 }  // namespace tandem

@@ -51,7 +51,7 @@ void CudaForward::LayOut() {
       Take<float>(cuda::PartialFloats(kMaxGroupChunks, config_.num_kv_heads, config_.head_dim));
   device_.arrivals = Take<int32_t>(rows * config_.num_kv_heads);
   device_.logits = Take<float>(int64_t{limits_.max_logits_rows} * config_.num_embedding_rows());
-  device_.greatest = Take<uint64_t>(logits_rows);
+  device_.choices = Take<cuda::RowChoice>(logits_rows);
 }
 
 }  // namespace tandem

@@ -33,6 +33,8 @@ struct StepSequence {
 struct GreatestLogit {
   int32_t token_id = -1;
   float value = std::numeric_limits<float>::quiet_NaN();
+  // Under the softmax of the whole row; NaN where a backend does not know it.
+  float probability = std::numeric_limits<float>::quiet_NaN();
 };
 
 // Limits of one Forward, fixed at load: its workspace is allocated once.

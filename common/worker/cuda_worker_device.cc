@@ -66,6 +66,7 @@ class CudaDevice : public WorkerDevice {
                .page_positions = options.role == Role::kTarget ? options.page_positions : 0,
                .weights = {.quantize_to_nf4 = options.quantize_to_nf4,
                            .embedding_on_device = options.embedding_on_device},
+               .with_probabilities = options.role == Role::kDraft,
                .progress = on_progress});
   }
 

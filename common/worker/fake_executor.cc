@@ -4,6 +4,7 @@
 
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
+#include "common/speculation/row_ops.h"
 
 namespace tandem::worker {
 namespace {
@@ -89,7 +90,7 @@ absl::Status FakeExecutor::Forward(absl::Span<const StepSequence> sequences) {
       const uint64_t hash = Mix(before ^ Mix(sequence.token_ids[i] + 1));
       *SlotOf(sequence, position) = hash;
       if (i < count - sequence.num_logits) continue;
-      FillRow(hash, sequence.token_ids[i], Logits(num_rows_++));
+      FillRow(hash, sequence.token_ids[i], Row(num_rows_++));
     }
   }
   return absl::OkStatus();
@@ -105,6 +106,21 @@ void FakeExecutor::FillRow(uint64_t hash, int32_t last_token, absl::Span<float> 
 }
 
 absl::Span<float> FakeExecutor::Logits(int32_t row) {
+  ++num_rows_read_;
+  return Row(row);
+}
+
+GreatestLogit FakeExecutor::Greatest(int32_t row) {
+  if (!options_.knows_greatest) return {};
+  const absl::Span<const float> logits = Row(row);
+  GreatestLogit greatest = {.token_id = ArgMax(logits)};
+  if (greatest.token_id < 0) return {};
+  greatest.value = logits[greatest.token_id];
+  greatest.probability = static_cast<float>(1.0 / SumExp(logits, greatest.value));
+  return greatest;
+}
+
+absl::Span<float> FakeExecutor::Row(int32_t row) {
   TANDEM_CHECK(row >= 0 && row < options_.limits.max_logits_rows);
   return absl::MakeSpan(logits_).subspan(size_t(row) * config_.vocab_size, config_.vocab_size);
 }

@@ -18,6 +18,7 @@ struct FakeExecutorOptions {
   // A row that follows this token is not finite; a pass with this token fails.
   int32_t poison_token = -1;
   int32_t failing_token = -1;
+  bool knows_greatest = false;  // as a device does
 };
 
 // The "KV" of a position is a hash of all tokens up to it, made from the hash in the page
@@ -32,15 +33,18 @@ class FakeExecutor final : public Executor {
   absl::Status AttachKv(const KvMemory& memory) override;
   absl::Status Forward(absl::Span<const StepSequence> sequences) override;
   absl::Span<float> Logits(int32_t row) override;
+  GreatestLogit Greatest(int32_t row) override;
   int64_t weight_bytes() const override { return 1; }
   int64_t workspace_bytes() const override { return 2; }
 
   void set_failing_token(int32_t id) { options_.failing_token = id; }
   int32_t num_forwards() const { return num_forwards_; }
+  int32_t num_rows_read() const { return num_rows_read_; }
 
  private:
   uint64_t* SlotOf(const StepSequence& sequence, int32_t position);
   absl::Status Check(absl::Span<const StepSequence> sequences) const;
+  absl::Span<float> Row(int32_t row);
   void FillRow(uint64_t hash, int32_t last_token, absl::Span<float> row) const;
 
   FakeExecutorOptions options_;
@@ -50,6 +54,7 @@ class FakeExecutor final : public Executor {
   std::vector<float> logits_;
   int32_t num_rows_ = 0;
   int32_t num_forwards_ = 0;
+  int32_t num_rows_read_ = 0;
 };
 
 }  // namespace tandem::worker

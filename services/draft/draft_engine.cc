@@ -1,6 +1,7 @@
 #include "services/draft/draft_engine.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
@@ -136,6 +137,10 @@ void DraftEngine::Draft(Entry& entry, int32_t row, ProposeResult& result) {
   distribution_.ids.clear();
   distribution_.probs.clear();
   entry.is_drafting = false;
+  if (const std::optional<Proposal> greatest = ProposeGreatest(entry, row)) {
+    Take(entry, *greatest, result);
+    return;
+  }
   const absl::Span<float> logits = executor_->Logits(row);
   if (!worker::IsFiniteRow(logits)) {
     result.status = absl::InternalError(
@@ -149,17 +154,38 @@ void DraftEngine::Draft(Entry& entry, int32_t row, ProposeResult& result) {
     result.status = proposal.status();
     return;
   }
-  if (proposal->top_prob < step.min_confidence) {
+  Take(entry, *proposal, result);
+}
+
+// Plain greedy drafts need no more of a row than where a backend has it at hand.
+std::optional<Proposal> DraftEngine::ProposeGreatest(const Entry& entry, int32_t row) {
+  TokenSampler& sampler = entry.sequence->sampler;
+  if (!sampler.takes_greatest()) return std::nullopt;
+  const GreatestLogit greatest = executor_->Greatest(row);
+  const bool is_known = std::isfinite(greatest.value) && std::isfinite(greatest.probability) &&
+                        greatest.token_id < sampler.num_ids();
+  if (!is_known) return std::nullopt;
+  sampler.Append({greatest.token_id});
+  return Proposal{.token_id = greatest.token_id,
+                  .prob = greatest.probability,
+                  .top_prob = greatest.probability};
+}
+
+// The proposal, which the sampler's history has, becomes part of the draft or ends it.
+void DraftEngine::Take(Entry& entry, const Proposal& proposal, ProposeResult& result) {
+  TokenSampler& sampler = entry.sequence->sampler;
+  const SequenceStep& step = *entry.step;
+  if (proposal.top_prob < step.min_confidence) {
     sampler.Rewind(sampler.length() - 1);
     return;
   }
-  result.draft_token_ids.push_back(proposal->token_id);
-  result.draft_probs.push_back(proposal->prob);
+  result.draft_token_ids.push_back(proposal.token_id);
+  result.draft_probs.push_back(proposal.prob);
   if (step.draft_probs_slot >= 0 && !distribution_.ids.empty()) {
-    worker::AppendDraftProbs(proposal->token_id, distribution_,
+    worker::AppendDraftProbs(proposal.token_id, distribution_,
                              pool_->control().draft_probs_slot(step.draft_probs_slot));
   }
-  entry.next_token = proposal->token_id;
+  entry.next_token = proposal.token_id;
   entry.is_drafting = static_cast<int32_t>(result.draft_token_ids.size()) < step.num_draft_tokens;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "common/ipc/pool_exchange.h"
 #include "common/model/executor.h"
 #include "common/speculation/sampler.h"
+#include "common/speculation/verify.h"
 #include "common/worker/forward_runner.h"
 #include "common/worker/sequence_table.h"
 #include "common/worker/step.h"
@@ -65,6 +67,8 @@ class DraftEngine {
   // longer may.
   absl::Status CheckFence(const Entry& entry) const;
   void Draft(Entry& entry, int32_t row, worker::ProposeResult& result);
+  std::optional<Proposal> ProposeGreatest(const Entry& entry, int32_t row);
+  void Take(Entry& entry, const Proposal& proposal, worker::ProposeResult& result);
   // One pass over all entries that still draft; false when there is none.
   bool RunDraftPass(worker::ProposeStepResult& result);
   void End(Entry& entry, const worker::ProposeResult& result);

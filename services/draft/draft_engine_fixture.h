@@ -31,8 +31,11 @@ inline constexpr int32_t kPoison = 48;
 
 class Bench {
  public:
-  Bench()
-      : executor_({.page_positions = 0, .poison_token = kPoison, .failing_token = 49}),
+  explicit Bench(bool knows_greatest = false)
+      : executor_({.page_positions = 0,
+                   .poison_token = kPoison,
+                   .failing_token = 49,
+                   .knows_greatest = knows_greatest}),
         pool_(MakePool(kEpoch)),
         server_(PoolServer::Start(path(), &pool_).value()),
         free_(kNumPages),

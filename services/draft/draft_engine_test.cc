@@ -111,6 +111,39 @@ TEST(DraftEngineTest, LowConfidenceEndsTheDraftEarly) {
             absl::StatusCode::kAborted);
 }
 
+// A backend that knows the greatest logit is not asked for whole rows; drafts, confidence
+// and what is not finite are the same.
+TEST(DraftEngineTest, GreedyDraftsNeedNoRows) {
+  Bench by_row;
+  Bench by_greatest(/*knows_greatest=*/true);
+  ProposeResult results[2];
+  for (const float min_confidence : {0.0f, 0.3f}) {
+    int i = 0;
+    for (Bench* bench : {&by_row, &by_greatest}) {
+      bench->Open(min_confidence > 0.0f ? 2 : 1);
+      results[i++] = bench->RunOne({.sequence = SequenceId(min_confidence > 0.0f ? 2 : 1),
+                                    .token_ids = {1, 2, 3},
+                                    .pages = bench->Pages(64),
+                                    .num_draft_tokens = 16,
+                                    .min_confidence = min_confidence});
+    }
+    EXPECT_EQ(results[0].draft_token_ids, results[1].draft_token_ids);
+    ASSERT_EQ(results[0].draft_probs.size(), results[1].draft_probs.size());
+    for (size_t k = 0; k < results[0].draft_probs.size(); ++k) {
+      // That of the device counts ids that are never chosen.
+      EXPECT_NEAR(results[0].draft_probs[k], results[1].draft_probs[k], 0.05);
+    }
+  }
+  // A row is looked at when its greatest is an id that is never chosen.
+  EXPECT_LT(4 * by_greatest.executor().num_rows_read(), by_row.executor().num_rows_read());
+  by_greatest.Open(3);
+  const ProposeResult poisoned = by_greatest.RunOne({.sequence = SequenceId(3),
+                                                     .token_ids = {1, kPoison},
+                                                     .pages = by_greatest.Pages(64),
+                                                     .num_draft_tokens = 2});
+  EXPECT_EQ(poisoned.status.code(), absl::StatusCode::kInternal);
+}
+
 TEST(DraftEngineTest, RejectionWritesWhatTheDraftsWereDrawnFrom) {
   Bench bench;
   bench.Open(1, {.temperature = 1.0f, .seed = 9, .rule = AcceptanceRule::kRejection});

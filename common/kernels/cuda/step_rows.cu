@@ -42,7 +42,9 @@ __global__ void EmbedKernel(EmbedCall call) {
   LetNextKernelStart();
   WaitForPreviousKernel();
   const int64_t row = blockIdx.x;
-  if (row < call.max_logits_rows && blockIdx.y == 0 && threadIdx.x == 0) call.greatest[row] = 0;
+  if (row < call.max_logits_rows && blockIdx.y == 0 && threadIdx.x == 0) {
+    call.choices[row].rank = 0;
+  }
   if (row >= call.counts->num_rows) return;
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
@@ -110,8 +112,36 @@ __global__ void GreatestKernel(GreatestCall call) {
     best = other > best ? other : best;
   }
   if (threadIdx.x % 32 == 0) {
-    atomicMax(reinterpret_cast<unsigned long long*>(call.greatest + row), best);
+    atomicMax(reinterpret_cast<unsigned long long*>(&call.choices[row].rank), best);
   }
+}
+
+__device__ __forceinline__ float GreatestValue(uint64_t rank) {
+  const uint32_t ordered = static_cast<uint32_t>(rank >> 32);
+  return __uint_as_float((ordered & 0x80000000u) ? ordered & 0x7fffffffu : ~ordered);
+}
+
+__global__ void ExpSumsKernel(GreatestCall call) {
+  __shared__ float sums[32];
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int64_t row = blockIdx.y;
+  if (row >= *call.num_rows) return;
+  const float* logits = call.logits + row * call.stride;
+  const float greatest = GreatestValue(call.choices[row].rank);
+  float sum = 0.0f;
+  for (int id = blockIdx.x * blockDim.x + threadIdx.x; id < call.num_ids;
+       id += gridDim.x * blockDim.x) {
+    sum += __expf(logits[id] - greatest);
+  }
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
+  __syncthreads();
+  if (threadIdx.x > 0) return;
+  sum = 0.0f;
+  for (int warp = 0; warp < static_cast<int>(blockDim.x / 32); ++warp) sum += sums[warp];
+  call.choices[row].exp_sums[blockIdx.x] = sum;
 }
 
 }  // namespace
@@ -128,6 +158,11 @@ cudaError_t LaunchGather(const GatherCall& call, int32_t max_rows, const LaunchO
 cudaError_t LaunchGreatest(const GreatestCall& call, int32_t max_rows,
                            const LaunchOptions& options) {
   return Launch(GreatestKernel, dim3(64, max_rows), 512, 0, options, call);
+}
+
+cudaError_t LaunchExpSums(const GreatestCall& call, int32_t max_rows,
+                          const LaunchOptions& options) {
+  return Launch(ExpSumsKernel, dim3(kExpSums, max_rows), 512, 0, options, call);
 }
 
 }  // namespace tandem::cuda

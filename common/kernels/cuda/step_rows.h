@@ -10,6 +10,16 @@
 
 namespace tandem::cuda {
 
+inline constexpr int32_t kExpSums = 14;
+
+// What is known of a row of logits without the row.
+struct RowChoice {
+  // The bits of the greatest logit in an order as that of the floats, then the complement of
+  // its id.
+  uint64_t rank;
+  float exp_sums[kExpSums];  // of exp(logit - greatest logit), the row in as many parts
+};
+
 struct EmbedCall {
   // In device memory, or in host memory that the device reads.
   DeviceMatrix embedding;
@@ -20,7 +30,7 @@ struct EmbedCall {
   const float* inverse_frequencies = nullptr;  // [rope_dim / 2]
   int32_t rope_dim = 0;
   float2* rope = nullptr;        // [rows][rope_dim / 2] cosine, sine
-  uint64_t* greatest = nullptr;  // [max logits rows], cleared for LaunchGreatest
+  RowChoice* choices = nullptr;  // [max logits rows], cleared for LaunchGreatest
   int32_t max_logits_rows = 0;
 };
 
@@ -39,17 +49,20 @@ struct GatherCall {
 
 cudaError_t LaunchGather(const GatherCall& call, int32_t max_rows, const LaunchOptions& options);
 
-// The id of the greatest logit of each row, the smallest of equals: the low 32 bits of
-// greatest[row] are its complement. A row that has a NaN gives some id.
+// The id of the greatest logit of each row, the smallest of equals. A row that has a NaN gives
+// some id.
 struct GreatestCall {
   const float* logits = nullptr;  // [rows][stride]
   int64_t stride = 0;
   int32_t num_ids = 0;  // the first of each row that count
   const int32_t* num_rows = nullptr;
-  uint64_t* greatest = nullptr;  // [rows], cleared before
+  RowChoice* choices = nullptr;  // [rows], the ranks cleared before
 };
 
 cudaError_t LaunchGreatest(const GreatestCall& call, int32_t max_rows,
                            const LaunchOptions& options);
+
+// After it: the sums of exp(logit - greatest logit), in a fixed order.
+cudaError_t LaunchExpSums(const GreatestCall& call, int32_t max_rows, const LaunchOptions& options);
 
 }  // namespace tandem::cuda
