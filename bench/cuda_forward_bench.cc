@@ -155,7 +155,7 @@ class Bench {
                  .page_positions = 64}) {
     const ExecutorLimits limits = {
         .max_step_tokens = 1024, .max_logits_rows = 32, .max_positions = positions};
-    forward_ = CudaForward::Create(config, weights, limits, &ledger_).value();
+    forward_ = CudaForward::Create(config, weights, limits, false, &ledger_).value();
     const int32_t num_pages = positions / 64;
     pages_ = DeviceBuffer::Allocate(&ledger_, MemoryKind::kKvPages,
                                     int64_t{num_pages} * layout_.page_bytes())
@@ -249,13 +249,27 @@ nlohmann::json Measure(const std::string& shape, bool is_quick) {
   return out;
 }
 
+nlohmann::json MeasureContext(const std::string& shape, int32_t context) {
+  const ModelConfig config = ShapeOf(shape);
+  DeviceLedger ledger;
+  const RandomWeights weights(config, &ledger);
+  Bench bench(config, weights.weights(), KvType::k4, 33 * 1024);
+  return MeasureKv(bench, {context});
+}
+
 int Run(int argc, const char* const* argv) {
   CLI::App app("Times the CUDA forward pass.", "cuda_forward_bench");
   std::string shape = "8b";
   bool is_quick = false;
+  int32_t context = -1;
   app.add_option("--shape", shape, "8b, 1b, 500m or 300m");
   app.add_flag("--quick", is_quick, "fewer contexts, 4-bit KV only");
+  app.add_option("--context", context, "only steps of 1 and 8 rows there, for a profiler");
   CLI11_PARSE(app, argc, argv);
+  if (context >= 0) {
+    std::printf("%s\n", MeasureContext(shape, context).dump(1).c_str());
+    return 0;
+  }
   std::printf("%s\n", Measure(shape, is_quick).dump(1).c_str());
   return 0;
 }

@@ -1,8 +1,9 @@
 // Times shapes of the kernel for few rows at the matrices of Llama-3-8B and Llama-3.2-1B, NF4.
-// Weights are more than the second cache holds, launches follow each other in a graph with
-// programmatic dependent launch, as in a step. One line for each matrix, rows and shape.
+// Weights are more than the second cache holds, or, with `cached`, one matrix; launches follow each
+// other in a graph with programmatic dependent launch, as in a step. One line for each matrix, rows
+// and shape.
 //
-//   few_rows_bench [8b|1b]
+//   few_rows_bench [8b|1b [cached]]
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -44,7 +45,7 @@ Activations MakeActivations(int32_t cols) {
 // One product of a step, over as many copies of its matrix as fill kWeightBytes.
 class Product {
  public:
-  Product(const char* name, int32_t rows, int32_t cols) : name_(name) {
+  Product(const char* name, int32_t rows, int32_t cols, bool in_cache) : name_(name) {
     const int64_t bytes = MatrixBytes(kFormat, rows, cols);
     const auto copies = static_cast<int>(std::max<int64_t>(8, kWeightBytes / bytes));
     auto* weights = Allocate<uint8_t>(bytes * copies, 0x5a);
@@ -57,7 +58,8 @@ class Product {
                .row_scales = scales};
     std::copy_n(kNf4Codebook, 16, matrix_.codebook);
     copies_ = copies;
-    stride_ = bytes;
+    stride_ = in_cache ? 0 : bytes;
+    weight_bytes_ = bytes;
     x_ = MakeActivations(cols);
     norm_ = {.square_sums = Allocate<float>(int64_t{kMaxFewRows} * cols / 32, 0),
              .num_blocks = cols / 32,
@@ -83,7 +85,7 @@ class Product {
 
   // Prints microseconds of one product of `rows` rows, the median of kTurns.
   template <class S, class End>
-  void Time(int32_t rows, const End& end, bool has_norm, const char* note = "") {
+  void Time(int32_t rows, const End& end, bool has_norm) {
     Check(cudaMemcpy(num_rows_, &rows, sizeof rows, cudaMemcpyHostToDevice));
     cudaStream_t stream;
     Check(cudaStreamCreate(&stream));
@@ -115,11 +117,13 @@ class Product {
     const double us = 1e3 * times[kTurns / 2] / copies_;
     cudaFuncAttributes attributes;
     Check(cudaFuncGetAttributes(&attributes, FewRowsKernel<S, End>));
-    std::printf("%-9s %2d rows  tiles %d teams %d groups %d ahead %d blocks %d  %7.2f us  %5.0f GB/s"
-                "  %3d registers, %3zu bytes spilled %s\n",
-                name_, rows, S::kWarpTiles, S::kRowTiles / S::kWarpTiles, S::kGroups, S::kAhead,
-                S::kBlocksPerSm, us, static_cast<double>(stride_) / us / 1e3, attributes.numRegs,
-                attributes.localSizeBytes, note);
+    std::printf(
+        "%-9s %2d rows  tiles %d teams %d slices %2d groups %d ahead %d blocks %d %7.2f us %5.0f "
+        "GB/s"
+        "  %3d registers, %3zu bytes spilled\n",
+        name_, rows, S::kWarpTiles, S::kRowTiles / S::kWarpTiles, S::kSlices, S::kGroups, S::kAhead,
+        S::kBlocksPerSm, us, static_cast<double>(weight_bytes_) / us / 1e3, attributes.numRegs,
+        attributes.localSizeBytes);
     cudaGraphExecDestroy(run);
     cudaGraphDestroy(graph);
     cudaStreamDestroy(stream);
@@ -129,7 +133,8 @@ class Product {
   const char* name_;
   DeviceMatrix matrix_;
   int copies_ = 0;
-  int64_t stride_ = 0;
+  int64_t stride_ = 0;  // between the matrices of two launches
+  int64_t weight_bytes_ = 0;
   Activations x_;
   RmsScale norm_;
   float* values_ = nullptr;
@@ -143,64 +148,51 @@ using Of = Shape<kFormat, warp_tiles, teams, slices, groups, ahead, blocks>;
 
 void TimeFloat(Product product, bool is_head) {
   const StoreEnd end = product.Store();
-  constexpr int s = kFloatSlices;
   if (is_head) {
-    product.Time<Of<2, 1, s, 1, 4, 2>>(8, end, true, "(now)");
-    product.Time<Of<2, 1, s, 2, 4, 2>>(16, end, true, "(now)");
-    product.Time<Of<2, 1, s, 4, 2, 2>>(32, end, true, "(now)");
+    product.Time<Of<2, 1, 8, 1, 4, 2>>(8, end, true);
+    product.Time<Of<1, 1, 4, 1, 2, 8>>(8, end, true);
+    product.Time<Of<2, 1, 4, 1, 4, 4>>(8, end, true);
+    product.Time<Of<2, 1, 4, 1, 2, 5>>(8, end, true);
+    product.Time<Of<2, 1, 4, 2, 2, 4>>(16, end, true);
+    product.Time<Of<2, 1, 4, 4, 2, 4>>(32, end, true);
+    product.Time<Of<4, 1, 4, 4, 2, 2>>(32, end, true);
+    product.Time<Of<4, 1, 4, 4, 1, 2>>(32, end, true);
   } else {
-    product.Time<Of<1, 1, s, 1, 4, 3>>(8, end, true, "(now)");
-    product.Time<Of<1, 1, s, 2, 4, 2>>(16, end, true, "(now)");
-    product.Time<Of<1, 1, s, 4, 2, 2>>(32, end, true, "(now)");
+    product.Time<Of<1, 1, 8, 1, 4, 3>>(8, end, true);
+    product.Time<Of<1, 1, 8, 1, 8, 2>>(8, end, true);
+    product.Time<Of<1, 1, 8, 1, 4, 2>>(8, end, true);
+    product.Time<Of<2, 1, 8, 2, 2, 2>>(16, end, true);
+    product.Time<Of<1, 1, 8, 2, 4, 2>>(16, end, true);
+    product.Time<Of<1, 1, 8, 4, 2, 2>>(32, end, true);
+    product.Time<Of<4, 1, 8, 4, 2, 1>>(32, end, true);
   }
-  product.Time<Of<1, 1, s, 2, 4, 3>>(16, end, true);
-  product.Time<Of<2, 1, s, 2, 2, 2>>(16, end, true);
-  product.Time<Of<2, 1, s, 2, 4, 2>>(16, end, true);
-  product.Time<Of<2, 1, s, 2, 4, 1>>(16, end, true);
-  product.Time<Of<4, 1, s, 2, 2, 1>>(16, end, true);
-  product.Time<Of<4, 1, s, 2, 1, 2>>(16, end, true);
-  product.Time<Of<2, 1, s, 4, 2, 2>>(32, end, true);
-  product.Time<Of<2, 1, s, 4, 2, 1>>(32, end, true);
-  product.Time<Of<2, 1, s, 4, 4, 1>>(32, end, true);
-  product.Time<Of<4, 1, s, 4, 1, 1>>(32, end, true);
-  product.Time<Of<4, 1, s, 4, 2, 1>>(32, end, true);
 }
 
 void TimeResidual(Product product) {
   const ResidualEnd end = product.Residual();
-  constexpr int s = kResidualSlices;
-  product.Time<Of<1, 2, s, 1, 2, 1>>(8, end, false, "(now)");
-  product.Time<Of<2, 1, s, 1, 2, 2>>(8, end, false);
-  product.Time<Of<2, 1, s, 1, 4, 1>>(8, end, false);
-  product.Time<Of<1, 2, s, 2, 2, 1>>(16, end, false, "(now)");
-  product.Time<Of<2, 1, s, 2, 2, 1>>(16, end, false);
-  product.Time<Of<2, 1, s, 2, 4, 1>>(16, end, false);
-  product.Time<Of<4, 1, s, 2, 1, 1>>(16, end, false);
-  product.Time<Of<4, 1, s, 2, 2, 1>>(16, end, false);
-  product.Time<Of<1, 2, s, 4, 2, 1>>(32, end, false, "(now)");
-  product.Time<Of<2, 1, s, 4, 1, 1>>(32, end, false);
-  product.Time<Of<2, 1, s, 4, 2, 1>>(32, end, false);
-  product.Time<Of<4, 1, s, 4, 1, 1>>(32, end, false);
+  product.Time<Of<1, 2, 16, 1, 2, 1>>(8, end, false);
+  product.Time<Of<1, 2, 8, 1, 4, 1>>(8, end, false);
+  product.Time<Of<1, 2, 8, 1, 8, 1>>(8, end, false);
+  product.Time<Of<1, 2, 10, 1, 4, 1>>(8, end, false);
+  product.Time<Of<1, 2, 8, 2, 4, 1>>(16, end, false);
+  product.Time<Of<1, 2, 8, 2, 2, 1>>(16, end, false);
+  product.Time<Of<1, 2, 8, 4, 2, 1>>(32, end, false);
+  product.Time<Of<1, 2, 8, 4, 1, 1>>(32, end, false);
 }
 
 void TimeGated(Product product) {
   const GatedEnd end = product.Gated();
-  constexpr int s = kGatedSlices;
-  product.Time<Of<1, 4, s, 1, 2, 2>>(8, end, true, "(now)");
-  product.Time<Of<2, 2, s, 1, 2, 3>>(8, end, true);
-  product.Time<Of<2, 2, s, 1, 4, 2>>(8, end, true);
-  product.Time<Of<1, 4, s, 2, 2, 1>>(16, end, true, "(now)");
-  product.Time<Of<2, 2, s, 2, 2, 2>>(16, end, true);
-  product.Time<Of<2, 2, s, 2, 4, 2>>(16, end, true);
-  product.Time<Of<2, 2, s, 2, 2, 3>>(16, end, true);
-  product.Time<Of<4, 1, s, 2, 2, 3>>(16, end, true);
-  product.Time<Of<4, 1, s, 2, 2, 4>>(16, end, true);
-  product.Time<Of<1, 4, s, 4, 2, 1>>(32, end, true, "(now)");
-  product.Time<Of<2, 2, s, 4, 2, 2>>(32, end, true);
-  product.Time<Of<2, 2, s, 4, 2, 1>>(32, end, true);
-  product.Time<Of<4, 1, s, 4, 1, 3>>(32, end, true);
-  product.Time<Of<4, 1, s, 4, 2, 2>>(32, end, true);
-  product.Time<Of<4, 1, s, 4, 2, 3>>(32, end, true);
+  product.Time<Of<1, 4, 4, 1, 2, 2>>(8, end, true);
+  product.Time<Of<1, 4, 2, 1, 2, 4>>(8, end, true);
+  product.Time<Of<1, 4, 2, 1, 4, 2>>(8, end, true);
+  product.Time<Of<2, 2, 2, 1, 4, 4>>(8, end, true);
+  product.Time<Of<2, 2, 4, 1, 4, 2>>(8, end, true);
+  product.Time<Of<2, 2, 4, 2, 2, 2>>(16, end, true);
+  product.Time<Of<1, 4, 2, 2, 2, 2>>(16, end, true);
+  product.Time<Of<2, 2, 4, 4, 2, 2>>(32, end, true);
+  product.Time<Of<4, 1, 4, 4, 2, 2>>(32, end, true);
+  product.Time<Of<1, 4, 4, 4, 2, 1>>(32, end, true);
+  product.Time<Of<1, 4, 2, 4, 2, 2>>(32, end, true);
 }
 
 }  // namespace
@@ -209,12 +201,13 @@ void TimeGated(Product product) {
 int main(int argc, char** argv) {
   using tandem::cuda::Product;
   const bool is_small = argc > 1 && std::strcmp(argv[1], "1b") == 0;
+  const bool in_cache = argc > 2 && std::strcmp(argv[2], "cached") == 0;
   const int hidden = is_small ? 2048 : 4096;
   const int ffn = is_small ? 8192 : 14336;
-  tandem::cuda::TimeFloat(Product("qkv", is_small ? 3072 : 6144, hidden), false);
-  tandem::cuda::TimeResidual(Product("attention", hidden, hidden));
-  tandem::cuda::TimeGated(Product("gate_up", 2 * ffn, hidden));
-  tandem::cuda::TimeResidual(Product("down", hidden, ffn));
-  tandem::cuda::TimeFloat(Product("head", 128256, hidden), true);
+  tandem::cuda::TimeFloat(Product("qkv", is_small ? 3072 : 6144, hidden, in_cache), false);
+  tandem::cuda::TimeResidual(Product("attention", hidden, hidden, in_cache));
+  tandem::cuda::TimeGated(Product("gate_up", 2 * ffn, hidden, in_cache));
+  tandem::cuda::TimeResidual(Product("down", hidden, ffn, in_cache));
+  tandem::cuda::TimeFloat(Product("head", 128256, hidden, in_cache), true);
   return 0;
 }

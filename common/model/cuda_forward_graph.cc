@@ -57,7 +57,6 @@ cudaError_t CudaForward::Record(const CudaStepShape& shape) {
                            .rope = device_.rope,
                            .choices = device_.choices,
                            .max_logits_rows = shape.max_logits_rows};
-  embed.out.is_first = true;
   // The first kernel waits for the copy before it.
   if (const cudaError_t error = cuda::LaunchEmbed(embed, shape.max_rows, {.stream = stream_});
       error != cudaSuccess) {
@@ -136,7 +135,6 @@ cudaError_t CudaForward::RecordAttention(const CudaStepShape& shape, int32_t ind
       .v_offset = layout_.VOffset(index, 0),
       .head_stride = layout_.KOffset(index, 1) - layout_.KOffset(index, 0),
       .partial = device_.partial,
-      .arrivals = device_.arrivals,
       .out = device_.attention,
       .ahead = {Ahead(weights_.layers[index].attention_output, ahead_bytes_),
                 Ahead(weights_.layers[index].gate_up, ahead_bytes_)}};

@@ -88,6 +88,32 @@ struct DeviceMatrix {
 inline constexpr int8_t kNf4Codebook[16] = {-127, -88, -67, -50, -36, -23, -12, 0,
                                             10,   20,  31,  43,  56,  71,  92,  127};
 
+// A codebook as the sum of two tables, so that a permutation by four bits looks up each: one by
+// codes 0..7 and one by codes 8..15. For a code of the other half the hardware repeats the sign
+// of the entry that its low three bits choose: 0 or -1, which the other table makes up for.
+struct SplitCodebook {
+  alignas(8) int8_t below[8] = {};
+  alignas(8) int8_t above[8] = {};
+  bool exists = true;  // the entries fit eight bits
+
+  constexpr explicit SplitCodebook(const int8_t (&book)[16]) {
+    for (int i = 0; i < 8; ++i) {
+      // The sign of above[i] is added to code i, that of below[i] to code i + 8.
+      int low = book[i];
+      int high = book[i + 8] + (low < 0 ? 1 : 0);
+      if (high < 0) {
+        low = book[i] + 1;
+        high = book[i + 8] + (low < 0 ? 1 : 0);
+        exists = exists && high < 0;
+      }
+      exists = exists && low < 128 && high < 128;
+      below[i] = static_cast<int8_t>(low);
+      above[i] = static_cast<int8_t>(high);
+    }
+  }
+};
+static_assert(SplitCodebook(kNf4Codebook).exists);
+
 // Where column k of a row of activations lies within its 64: lanes read 16 bytes.
 constexpr int32_t ActivationIndex(int32_t k) {
   return (k / 64) * 64 + (k % 32 / 8) * 16 + (k % 64 / 32) * 8 + k % 8;

@@ -16,13 +16,6 @@ struct ProductTile {
   float values[8][kStride];
 };
 
-__device__ __forceinline__ float WarpMax(float value) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) {
-    value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, offset));
-  }
-  return value;
-}
 __device__ __forceinline__ float WarpSum(float value) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) {
@@ -41,36 +34,59 @@ __device__ __forceinline__ float InverseRms(const RmsScale& norm, int64_t row, i
   return rsqrtf(__fmaf_rn(WarpSum(sum), norm.inverse_dim, norm.epsilon));
 }
 
+// The largest magnitude in a warp; NaN where one is.
+__device__ __forceinline__ float WarpMaxMagnitude(float value) {
+  const uint32_t bits = __float_as_uint(value) & 0x7fffffffu;  // ordered like magnitudes
+#if __CUDA_ARCH__ >= 800
+  return __uint_as_float(__reduce_max_sync(0xffffffffu, bits));
+#else
+  uint32_t largest = bits;
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, offset));
+  }
+  return __uint_as_float(largest);
+#endif
+}
+__device__ __forceinline__ int WarpSum(int value) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_add_sync(0xffffffffu, value);
+#else
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(0xffffffffu, value, offset);
+  }
+  return value;
+#endif
+}
+
 // Writes 32 consecutive columns of a row, one a lane, as int8 with one scale. A block that
 // is not finite gets a scale that is not either, so that it is seen.
 __device__ __forceinline__ void QuantizeBlock(const Activations& out, int64_t row, int col,
                                               float value, int lane) {
-  const float absmax = WarpMax(fabsf(value));
-  const float bad = WarpSum(value - value);  // 0, or NaN where one is not finite
+  const float absmax = WarpMaxMagnitude(value);
   const float inverse = absmax > 0.0f ? 127.0f / absmax : 0.0f;
   const int code = __float2int_rn(fminf(fmaxf(value * inverse, -127.0f), 127.0f));
-  const float sum = WarpSum(static_cast<float>(code));  // exact: small integers
   out.codes[row * out.padded_cols + ActivationIndex(col + lane)] = static_cast<int8_t>(code);
+  const int sum = out.sums != nullptr ? WarpSum(code) : 0;
   if (lane == 0) {
-    const float scale = absmax * (1.0f / 127.0f) + bad;
+    const float scale = absmax * (1.0f / 127.0f);
     const int64_t index =
         ((row / 8) * (out.padded_cols / kScaleCols) + col / kScaleCols) * 8 + row % 8;
     out.scales[index] = scale;
-    if (out.sums != nullptr) out.sums[index] = scale * sum;
+    if (out.sums != nullptr) out.sums[index] = scale * static_cast<float>(sum);
   }
 }
 
-// Adds to the residual, and leaves what the next norm and matrix need: the sums of squares,
-// and the row times the norm's weights, quantized. The norm's own factor comes out of the
+// Leaves the updated residual and what the next norm and matrix need: the sums of squares, and
+// the row times the norm's weights, quantized. The norm's own factor comes out of the
 // quantization and is applied to the product (InverseRms).
-__device__ __forceinline__ void UpdateResidual(const ResidualOutput& out, int64_t row, int col,
-                                               float value, int lane) {
-  const int64_t index = row * out.dim + col + lane;
-  const float updated = out.is_first ? value : out.residual[index] + value;
-  out.residual[index] = updated;
+__device__ __forceinline__ void StoreResidual(const ResidualOutput& out, int64_t row, int col,
+                                              float updated, int lane) {
+  out.residual[row * out.dim + col + lane] = updated;
+  QuantizeBlock(out.quantized, row, col, updated * out.norm_weights[col + lane], lane);
   const float square_sum = WarpSum(updated * updated);
   if (lane == 0) out.square_sums[row * (out.dim / 32) + col / 32] = square_sum;
-  QuantizeBlock(out.quantized, row, col, updated * out.norm_weights[col + lane], lane);
 }
 
 // The ends of a product. Each is called by all warps of a block, `kOutputs` outputs of
@@ -98,8 +114,10 @@ struct ResidualEnd {
   __device__ void Apply(const float* values, int stride, const float*, int row_group, int num_rows,
                         int first_output, int warp, int num_warps, int lane) const {
     for (int row = warp; row < num_rows; row += num_warps) {
-      UpdateResidual(out, int64_t{row_group} * 8 + row, first_output, values[row * stride + lane],
-                     lane);
+      const int64_t at = int64_t{row_group} * 8 + row;
+      const float updated =
+          out.residual[at * out.dim + first_output + lane] + values[row * stride + lane];
+      StoreResidual(out, at, first_output, updated, lane);
     }
   }
 };

@@ -39,6 +39,8 @@ struct Shape {
   static constexpr int kOutputs = kRowTiles * kTileRows;
   static constexpr int kAhead = ahead;
   static constexpr int kBlocksPerSm = blocks_per_sm;
+  // Decoding is what limits few rows, products and registers what limit many.
+  static constexpr bool kSplit = format != MatrixFormat::kCode8 && groups * warp_tiles <= 2;
 };
 
 // One lane's pointers into the rows' activations, a chunk at a time.
@@ -82,8 +84,8 @@ struct ActivationCursor {
 
 // Sums this warp's slice into acc.
 template <class S>
-__device__ __forceinline__ void SumSlice(const MatmulInput& in, int first_tile, int slice, int lane,
-                                         int* num_rows,
+__device__ __forceinline__ void SumSlice(const MatmulInput& in, const SplitCodebook& split,
+                                         int first_tile, int slice, int lane, int* num_rows,
                                          float (&acc)[S::kWarpTiles][S::kGroups][4]) {
   constexpr MatrixFormat F = S::kFormat;
   constexpr int kAhead = S::kAhead;
@@ -113,15 +115,20 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, int first_tile, 
       row_scales[r][1] = scales[8];
     }
   }
-  const Codebook book = LoadCodebook(in.weights);
-  WaitForPreviousKernel();
+  const Codebook book = S::kSplit ? LoadCodebook(split) : LoadCodebook(in.weights);
   *num_rows = min(*in.num_rows, S::kGroups * 8);
+  WaitForPreviousKernel();
   ActivationCursor<F> cursors[S::kGroups];
 #pragma unroll
   for (int group = 0; group < S::kGroups; ++group) {
     cursors[group].Start(in.x, group, *num_rows, begin, lane);
   }
 
+  ActivationTile next[S::kGroups];
+  if (begin < limit) {
+#pragma unroll
+    for (int group = 0; group < S::kGroups; ++group) next[group] = cursors[group].Load(0);
+  }
   for (int chunk = begin; chunk < limit; ++chunk) {
     ChunkScales<F> stored[S::kWarpTiles];
 #pragma unroll
@@ -130,12 +137,12 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, int first_tile, 
     }
 #pragma unroll
     for (int tile = 0; tile < kChunkTiles; ++tile) {
-      uint32_t a[S::kWarpTiles][2][4];
+      HalfTile<S::kSplit> a[S::kWarpTiles][2];
       TileScales scales[S::kWarpTiles];
 #pragma unroll
       for (int r = 0; r < S::kWarpTiles; ++r) {
-        DecodeHalf<F>(stream.tiles[r][tile % kAhead], 0, book, a[r][0]);
-        DecodeHalf<F>(stream.tiles[r][tile % kAhead], 1, book, a[r][1]);
+        a[r][0] = DecodeHalf<F, S::kSplit>(stream.tiles[r][tile % kAhead], 0, book);
+        a[r][1] = DecodeHalf<F, S::kSplit>(stream.tiles[r][tile % kAhead], 1, book);
         scales[r] = DecodeScales<F>(stored[r], tile, row_scales[r]);
       }
       if (tile + kAhead < kChunkTiles || chunk + 1 < limit) {
@@ -143,7 +150,9 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, int first_tile, 
       }
 #pragma unroll
       for (int group = 0; group < S::kGroups; ++group) {
-        const ActivationTile x = cursors[group].Load(tile);
+        const ActivationTile x = next[group];
+        if (tile + 1 < kChunkTiles || chunk + 1 < limit)
+          next[group] = cursors[group].Load(tile + 1);
 #pragma unroll
         for (int r = 0; r < S::kWarpTiles; ++r) {
           AccumulateTile<F>(a[r], scales[r], x, acc[r][group]);
@@ -158,8 +167,9 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, int first_tile, 
 }
 
 template <class S, class End>
-__global__ __launch_bounds__(S::kWarps * 32, S::kBlocksPerSm) void FewRowsKernel(MatmulInput in,
-                                                                                 End end) {
+__global__ __launch_bounds__(S::kWarps * 32,
+                             S::kBlocksPerSm) void FewRowsKernel(MatmulInput in,
+                                                                 SplitCodebook split, End end) {
   constexpr int kOutputs = S::kOutputs;
   constexpr int kSlices = S::kSlices;
   static_assert(kOutputs % End::kOutputs == 0);
@@ -172,7 +182,7 @@ __global__ __launch_bounds__(S::kWarps * 32, S::kBlocksPerSm) void FewRowsKernel
   const int first_tile = blockIdx.x * S::kRowTiles;
   int num_rows = 0;
   float acc[S::kWarpTiles][S::kGroups][4] = {};
-  SumSlice<S>(in, first_tile + team * S::kWarpTiles, slice, lane, &num_rows, acc);
+  SumSlice<S>(in, split, first_tile + team * S::kWarpTiles, slice, lane, &num_rows, acc);
   // The last blocks leave memory idle bit by bit.
   const int region =
       static_cast<int>(blockIdx.x) - static_cast<int>(gridDim.x) + in.ahead.num_regions;
@@ -224,9 +234,11 @@ __global__ __launch_bounds__(S::kWarps * 32, S::kBlocksPerSm) void FewRowsKernel
 
 template <class S, class End>
 cudaError_t LaunchShape(const MatmulInput& in, const End& end, const LaunchOptions& options) {
+  const SplitCodebook split(in.weights.codebook);
+  if (S::kSplit && !split.exists) return cudaErrorInvalidValue;
   const int row_tiles = (in.weights.num_rows + kTileRows - 1) / kTileRows;
   const dim3 grid((row_tiles + S::kRowTiles - 1) / S::kRowTiles);
-  return Launch(FewRowsKernel<S, End>, grid, S::kWarps * 32, 0, options, in, end);
+  return Launch(FewRowsKernel<S, End>, grid, S::kWarps * 32, 0, options, in, split, end);
 }
 
 }  // namespace tandem::cuda

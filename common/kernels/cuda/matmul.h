@@ -41,7 +41,6 @@ struct ResidualOutput {
   const float* norm_weights = nullptr;
   float* square_sums = nullptr;  // [rows][dim / 32]
   Activations quantized;         // residual * norm_weights
-  bool is_first = false;         // = instead of +=
 };
 
 // Weights that the next kernel reads: asked for when this one leaves memory idle, so that
@@ -59,7 +58,8 @@ struct MatmulInput {
   DeviceMatrix weights;
   Activations x;
   RmsScale norm;
-  // Rows of x; those beyond are not touched. Read when the kernel runs.
+  // Rows of x; those beyond are not touched. Read when the kernel runs, maybe before the one in
+  // front of it has ended: written before the step's first kernel.
   const int32_t* num_rows = nullptr;
   WeightsAhead ahead;
 };
@@ -83,7 +83,9 @@ inline constexpr int32_t kMaxFewRows = 32;
 
 // Into how many slices of columns a sum is cut, the same for few rows and for many.
 inline constexpr int32_t kFloatSlices = 8;
-inline constexpr int32_t kResidualSlices = 16;
+inline constexpr int32_t kManyOutputsSlices = 4;  // kFloat from kManyOutputs on: a head
+inline constexpr int32_t kManyOutputs = 16384;
+inline constexpr int32_t kResidualSlices = 8;
 inline constexpr int32_t kGatedSlices = 4;
 
 // For at most `max_rows` <= kMaxFewRows rows: reads each weight once; 1 to 8 rows cost the

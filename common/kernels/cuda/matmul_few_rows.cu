@@ -4,53 +4,63 @@
 namespace tandem::cuda {
 namespace {
 
-constexpr int kManyOutputs = 16384;
-
-// Many warps with little in flight each, or fewer with more: what was fastest.
-constexpr int AheadOf(MatrixFormat format, int teams, int groups) {
-  return teams > 1 || groups > 2 || format == MatrixFormat::kCode8 ? 2 : 4;
+// Tiles of a warp, teams, slices, groups of rows, tiles ahead and blocks a processor: what was
+// fastest of what few_rows_bench tries. Weights of 8 bits take twice the registers a tile.
+constexpr int AheadOf(MatrixFormat format, int ahead) {
+  return format == MatrixFormat::kCode8 && ahead > 1 ? ahead / 2 : ahead;
 }
-constexpr int BlocksPerSm(int warp_tiles, int teams, int slices, int groups) {
-  const int warps = teams * slices;
-  if (groups > 1 || warp_tiles > 1) return warps > 16 ? 1 : 16 / warps;
-  return teams == 1 ? 3 : 32 / warps;
+template <MatrixFormat F, int warp_tiles, int teams, int slices, int groups, int ahead,
+          int blocks_per_sm>
+using ShapeFor = Shape<F, warp_tiles, teams, slices, groups, AheadOf(F, ahead), blocks_per_sm>;
+
+template <MatrixFormat F>
+cudaError_t LaunchFloat(const MatmulInput& in, const StoreEnd& end, int32_t max_rows,
+                        const LaunchOptions& options) {
+  constexpr int s = kFloatSlices;
+  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 1, s, 1, 4, 3>>(in, end, options);
+  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 2, 1, s, 2, 2, 2>>(in, end, options);
+  return LaunchShape<ShapeFor<F, 1, 1, s, 4, 2, 2>>(in, end, options);
 }
 
-template <MatrixFormat F, int kWarpTiles, int kTeams, int kSlices, int kGroups, class End>
-cudaError_t LaunchFew(const MatmulInput& in, const End& end, const LaunchOptions& options) {
-  return LaunchShape<Shape<F, kWarpTiles, kTeams, kSlices, kGroups, AheadOf(F, kTeams, kGroups),
-                           BlocksPerSm(kWarpTiles, kTeams, kSlices, kGroups)>>(in, end, options);
+template <MatrixFormat F>
+cudaError_t LaunchManyOutputs(const MatmulInput& in, const StoreEnd& end, int32_t max_rows,
+                              const LaunchOptions& options) {
+  constexpr int s = kManyOutputsSlices;
+  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 1, s, 1, 4, 5>>(in, end, options);
+  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 2, 1, s, 2, 2, 4>>(in, end, options);
+  return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 2>>(in, end, options);
 }
 
-template <MatrixFormat F, int kWarpTiles, int kTeams, int kSlices, class End>
-cudaError_t LaunchGroups(const MatmulInput& in, const End& end, int32_t max_rows,
-                         const LaunchOptions& options) {
-  if (max_rows <= 8) {
-    return LaunchFew<F, kWarpTiles, kTeams, kSlices, 1>(in, end, options);
-  }
-  if (max_rows <= 16) {
-    return LaunchFew<F, kWarpTiles, kTeams, kSlices, 2>(in, end, options);
-  }
-  return LaunchFew<F, kWarpTiles, kTeams, kSlices, 4>(in, end, options);
+template <MatrixFormat F>
+cudaError_t LaunchResidual(const MatmulInput& in, const ResidualEnd& end, int32_t max_rows,
+                           const LaunchOptions& options) {
+  constexpr int s = kResidualSlices;
+  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 2, s, 1, 4, 1>>(in, end, options);
+  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 2, s, 2, 4, 1>>(in, end, options);
+  return LaunchShape<ShapeFor<F, 1, 2, s, 4, 2, 1>>(in, end, options);
+}
+
+template <MatrixFormat F>
+cudaError_t LaunchGated(const MatmulInput& in, const GatedEnd& end, int32_t max_rows,
+                        const LaunchOptions& options) {
+  constexpr int s = kGatedSlices;
+  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 2, 2, s, 1, 2, 2>>(in, end, options);
+  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 2, 2, s, 2, 2, 2>>(in, end, options);
+  return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 2>>(in, end, options);
 }
 
 template <MatrixFormat F>
 cudaError_t LaunchFormat(const MatmulCall& call, int32_t max_rows, const LaunchOptions& options) {
+  const MatmulInput& in = call.input;
   switch (call.end) {
     case MatmulEnd::kFloat:
-      // Enough tiles for all processors (a head): two a warp cost less each.
-      if (call.input.weights.num_rows >= kManyOutputs) {
-        return LaunchGroups<F, 2, 1, kFloatSlices>(call.input, StoreEnd{call.float_output},
-                                                   max_rows, options);
-      }
-      return LaunchGroups<F, 1, 1, kFloatSlices>(call.input, StoreEnd{call.float_output}, max_rows,
-                                                 options);
+      return in.weights.num_rows >= kManyOutputs
+                 ? LaunchManyOutputs<F>(in, StoreEnd{call.float_output}, max_rows, options)
+                 : LaunchFloat<F>(in, StoreEnd{call.float_output}, max_rows, options);
     case MatmulEnd::kResidual:
-      return LaunchGroups<F, 1, 2, kResidualSlices>(call.input, ResidualEnd{call.residual_output},
-                                                    max_rows, options);
+      return LaunchResidual<F>(in, ResidualEnd{call.residual_output}, max_rows, options);
     case MatmulEnd::kGated:
-      return LaunchGroups<F, 1, 4, kGatedSlices>(call.input, GatedEnd{call.gated_output}, max_rows,
-                                                 options);
+      return LaunchGated<F>(in, GatedEnd{call.gated_output}, max_rows, options);
   }
   return cudaErrorInvalidValue;
 }

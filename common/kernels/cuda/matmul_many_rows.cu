@@ -86,9 +86,8 @@ __device__ __forceinline__ void AddChunk(const uint8_t* chunk, const Stage& stag
   const ChunkScales<F> stored = LoadChunkScales<F>(chunk, lane);
 #pragma unroll
   for (int tile = 0; tile < kChunkTiles; ++tile) {
-    uint32_t a[2][4];
-    DecodeHalf<F>(next, 0, book, a[0]);
-    DecodeHalf<F>(next, 1, book, a[1]);
+    const HalfTile<false> a[2] = {DecodeHalf<F, false>(next, 0, book),
+                                  DecodeHalf<F, false>(next, 1, book)};
     if (tile + 1 < kChunkTiles) next = LoadWeightTile<F>(chunk, tile + 1, lane);
     const TileScales scales = DecodeScales<F>(stored, tile, row_scale);
 #pragma unroll
@@ -181,6 +180,10 @@ template <MatrixFormat F>
 cudaError_t LaunchFormat(const MatmulCall& call, int32_t max_rows, const LaunchOptions& options) {
   switch (call.end) {
     case MatmulEnd::kFloat:
+      if (call.input.weights.num_rows >= kManyOutputs) {
+        return LaunchEnd<F, kManyOutputsSlices>(call.input, StoreEnd{call.float_output}, max_rows,
+                                                options);
+      }
       return LaunchEnd<F, kFloatSlices>(call.input, StoreEnd{call.float_output}, max_rows, options);
     case MatmulEnd::kResidual:
       return LaunchEnd<F, kResidualSlices>(call.input, ResidualEnd{call.residual_output}, max_rows,

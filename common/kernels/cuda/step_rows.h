@@ -26,7 +26,7 @@ struct EmbedCall {
   const int32_t* token_ids = nullptr;  // [rows]
   const int32_t* positions = nullptr;  // [rows]
   const StepCounts* counts = nullptr;
-  ResidualOutput out;                          // is_first
+  ResidualOutput out;                          // = the row
   const float* inverse_frequencies = nullptr;  // [rope_dim / 2]
   int32_t rope_dim = 0;
   float2* rope = nullptr;        // [rows][rope_dim / 2] cosine, sine

@@ -41,50 +41,69 @@ __device__ __forceinline__ ActivationTile LoadActivationTile(const Activations& 
   return tile;
 }
 
-// The int8 codebook and the masks that decode with it.
+// The int8 codebook: its 16 entries, or the two tables of SplitCodebook.
 struct Codebook {
   uint32_t words[4];
-  uint32_t index_mask;
-  uint32_t half_mask;
-  uint32_t identity;
 };
 
-// Goes through shared memory so that every lane has it in registers of its own: what the
-// compiler knows to be the same for all it keeps in uniform ones, and copies before each use.
-__device__ __forceinline__ Codebook LoadCodebook(const DeviceMatrix& matrix) {
-  __shared__ volatile uint32_t shared[7];
-  if (threadIdx.x == 0) {
+// Each lane reads a copy of its own from shared memory: what the compiler can tell to be the
+// same for all it keeps in uniform registers, which a permutation cannot read, and copies them
+// before each use (16 of 101 instructions a tile).
+__device__ __forceinline__ Codebook LoadCodebook(const uint32_t (&words)[4]) {
+  __shared__ volatile uint32_t copies[4][32];
+  if (threadIdx.x < 32) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      shared[i] = *reinterpret_cast<const uint32_t*>(matrix.codebook + 4 * i);
-    }
-    shared[4] = 0x77777777u;
-    shared[5] = 0x44444444u;
-    shared[6] = 0x32103210u;
+    for (int i = 0; i < 4; ++i) copies[i][threadIdx.x] = words[i];
   }
   __syncthreads();
-  return {{shared[0], shared[1], shared[2], shared[3]}, shared[4], shared[5], shared[6]};
+  const int lane = threadIdx.x % 32;
+  return {{copies[0][lane], copies[1][lane], copies[2][lane], copies[3][lane]}};
+}
+__device__ __forceinline__ Codebook LoadCodebook(const DeviceMatrix& matrix) {
+  const uint32_t* book = reinterpret_cast<const uint32_t*>(matrix.codebook);
+  return LoadCodebook({book[0], book[1], book[2], book[3]});
+}
+__device__ __forceinline__ Codebook LoadCodebook(const SplitCodebook& split) {
+  const uint32_t* below = reinterpret_cast<const uint32_t*>(split.below);
+  const uint32_t* above = reinterpret_cast<const uint32_t*>(split.above);
+  return LoadCodebook({below[0], below[1], above[0], above[1]});
 }
 
-// Bytes of a and b by the low four nibbles of `selector`, each at most 7. (__byte_perm
-// masks the selector once more.)
+// Bytes of a and b by the low four nibbles of `selector`: by its low three bits, or where the
+// fourth is set the sign of that byte eight times. (__byte_perm masks the fourth bit.)
 __device__ __forceinline__ uint32_t Permute(uint32_t a, uint32_t b, uint32_t selector) {
   uint32_t result;
   asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(selector));
   return result;
 }
 
-// Eight 4-bit codes to eight int8: `low` the first four. Each code's low three bits choose
-// from both halves of the book, its high bit between the two.
-__device__ __forceinline__ void DecodeWord(uint32_t word, const Codebook& book, uint32_t& low,
-                                           uint32_t& high) {
-  const uint32_t index = word & book.index_mask;
-  const uint32_t upper = ((word >> 1) & book.half_mask) | book.identity;
-  low = Permute(Permute(book.words[0], book.words[1], index),
-                Permute(book.words[2], book.words[3], index), upper);
+// Half a weight tile, 32 columns, as an operand of MmaInt8. kSplit: as two, whose sum it is.
+template <bool kSplit>
+struct HalfTile {
+  uint32_t words[4];
+  uint32_t above[kSplit ? 4 : 1];
+};
+
+// Eight 4-bit codes to eight int8: the first four to register `first`, the others to `first` + 2.
+// Each code's low three bits choose from both halves of the book, its high bit between the two.
+__device__ __forceinline__ void DecodeWord(uint32_t word, const Codebook& book, int first,
+                                           HalfTile<false>& a) {
+  const uint32_t index = word & 0x77777777u;
+  const uint32_t upper = ((word >> 1) & 0x44444444u) | 0x32103210u;
+  a.words[first] = Permute(Permute(book.words[0], book.words[1], index),
+                           Permute(book.words[2], book.words[3], index), upper);
   const uint32_t index_high = index >> 16;
-  high = Permute(Permute(book.words[0], book.words[1], index_high),
-                 Permute(book.words[2], book.words[3], index_high), upper >> 16);
+  a.words[first + 2] = Permute(Permute(book.words[0], book.words[1], index_high),
+                               Permute(book.words[2], book.words[3], index_high), upper >> 16);
+}
+// With two tables a third fewer instructions, and twice the products: for few rows.
+__device__ __forceinline__ void DecodeWord(uint32_t word, const Codebook& book, int first,
+                                           HalfTile<true>& a) {
+  const uint32_t flipped = word ^ 0x88888888u;
+  a.words[first] = Permute(book.words[0], book.words[1], word);
+  a.words[first + 2] = Permute(book.words[0], book.words[1], word >> 16);
+  a.above[first] = Permute(book.words[2], book.words[3], flipped);
+  a.above[first + 2] = Permute(book.words[2], book.words[3], flipped >> 16);
 }
 
 // One lane's part of a weight tile, as stored.
@@ -102,21 +121,24 @@ __device__ __forceinline__ WeightTile<F> LoadWeightTile(const uint8_t* chunk, in
   return result;
 }
 
-// The first or second 32 columns as an operand of MmaInt8.
-template <MatrixFormat F>
-__device__ __forceinline__ void DecodeHalf(const WeightTile<F>& tile, int half,
-                                           const Codebook& book, uint32_t (&a)[4]) {
+// The first or second 32 columns.
+template <MatrixFormat F, bool kSplit>
+__device__ __forceinline__ HalfTile<kSplit> DecodeHalf(const WeightTile<F>& tile, int half,
+                                                       const Codebook& book) {
+  HalfTile<kSplit> a;
   if constexpr (F == MatrixFormat::kCode8) {
+    static_assert(!kSplit);
     const uint4 words = tile.words[half];
-    a[0] = words.x;
-    a[2] = words.y;
-    a[1] = words.z;
-    a[3] = words.w;
+    a.words[0] = words.x;
+    a.words[2] = words.y;
+    a.words[1] = words.z;
+    a.words[3] = words.w;
   } else {
     const uint4 words = tile.words[0];
-    DecodeWord(half == 0 ? words.x : words.z, book, a[0], a[2]);
-    DecodeWord(half == 0 ? words.y : words.w, book, a[1], a[3]);
+    DecodeWord(half == 0 ? words.x : words.z, book, 0, a);
+    DecodeWord(half == 0 ? words.y : words.w, book, 1, a);
   }
+  return a;
 }
 
 // The scales that a lane needs in a chunk, as stored.
@@ -180,13 +202,18 @@ __device__ __forceinline__ TileScales DecodeScales(const ChunkScales<F>& stored,
 }
 
 // acc += tile * x. `a`: both halves decoded.
-template <MatrixFormat F>
-__device__ __forceinline__ void AccumulateTile(const uint32_t (&a)[2][4], const TileScales& scales,
-                                               const ActivationTile& x, float (&acc)[4]) {
+template <MatrixFormat F, bool kSplit>
+__device__ __forceinline__ void AccumulateTile(const HalfTile<kSplit> (&a)[2],
+                                               const TileScales& scales, const ActivationTile& x,
+                                               float (&acc)[4]) {
   int32_t first[4] = {0, 0, 0, 0};
   int32_t second[4] = {0, 0, 0, 0};
-  MmaInt8(first, a[0], x.codes.x, x.codes.y);
-  MmaInt8(second, a[1], x.codes.z, x.codes.w);
+  MmaInt8(first, a[0].words, x.codes.x, x.codes.y);
+  MmaInt8(second, a[1].words, x.codes.z, x.codes.w);
+  if constexpr (kSplit) {
+    MmaInt8(first, a[0].above, x.codes.x, x.codes.y);
+    MmaInt8(second, a[1].above, x.codes.z, x.codes.w);
+  }
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int row_half = i / 2;
