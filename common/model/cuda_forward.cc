@@ -58,7 +58,7 @@ absl::Status CudaForward::Allocate(DeviceLedger* ledger) {
                    limits_.max_positions;
   LayOut();
   ASSIGN_OR_RETURN(memory_, DeviceBuffer::Allocate(ledger, MemoryKind::kWorkspace, taken_));
-  // Columns beyond a matrix's and arrivals are zero and stay so.
+  // Columns beyond a matrix's are zero and stay so.
   RETURN_IF_ERROR(CudaStatus(cudaMemset(memory_.data(), 0, static_cast<size_t>(taken_)),
                              "clearing the workspace"));
   base_ = memory_.data();
@@ -145,11 +145,13 @@ CudaStepShape CudaForward::Stage(absl::Span<const StepSequence> sequences) {
                             static_cast<int32_t>(RoundUp(limits_.max_step_tokens, kRowsOfBlock)));
   shape.max_groups = Bucket(counts.num_row_groups, 1);
   shape.max_chunks = Bucket(shape.max_chunks, 1);
-  shape.splits_chunks = is_one_group_each && shape.max_groups * shape.max_chunks <= kMaxGroupChunks;
-  if (!shape.splits_chunks) shape.max_chunks = 0;
   const int32_t heads = config_.num_heads / config_.num_kv_heads;
-  const int32_t one_tile_rows = std::max(16 / heads, 1);
+  const int32_t one_tile_rows = std::max(cuda::kTileQueries / heads, 1);
   shape.max_group_rows = shape.max_group_rows <= one_tile_rows ? one_tile_rows : group_rows;
+  const int32_t tiles = cuda::QueryTiles(shape.max_group_rows, heads);
+  shape.splits_chunks =
+      is_one_group_each && shape.max_groups * shape.max_chunks * tiles <= kMaxPartialTiles;
+  if (!shape.splits_chunks) shape.max_chunks = 0;
   shape.max_logits_rows = counts.num_logits_rows == 0 ? 0 : Bucket(counts.num_logits_rows, 8);
   return shape;
 }

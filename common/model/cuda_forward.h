@@ -24,8 +24,9 @@ namespace tandem {
 inline int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 inline constexpr int64_t kRowsOfBlock = 64;  // the kernels for many rows read whole blocks
-// Chunks of all groups of a step that attention may leave in memory between its blocks.
-inline constexpr int32_t kMaxGroupChunks = 128;
+// Tiles of queries, for all groups and chunks of a step, that attention may leave in memory
+// between its kernels.
+inline constexpr int32_t kMaxPartialTiles = 256;
 
 // Device buffers of one step; all rows of it go through each layer together.
 struct CudaStepBuffers {
@@ -47,7 +48,6 @@ struct CudaStepBuffers {
   cuda::Activations last;       // rows that want logits
   float* last_square_sums = nullptr;
   float* partial = nullptr;
-  int32_t* arrivals = nullptr;
   float* logits = nullptr;             // [max_logits_rows][rows of the head]
   cuda::RowChoice* choices = nullptr;  // [max_logits_rows]
 };

@@ -48,8 +48,7 @@ void CudaForward::LayOut() {
   device_.last = TakeActivations(logits_rows, config_.hidden_dim);
   device_.last_square_sums = Take<float>(logits_rows * (config_.hidden_dim / 32));
   device_.partial =
-      Take<float>(cuda::PartialFloats(kMaxGroupChunks, config_.num_kv_heads, config_.head_dim));
-  device_.arrivals = Take<int32_t>(rows * config_.num_kv_heads);
+      Take<float>(cuda::PartialFloats(kMaxPartialTiles, config_.num_kv_heads, config_.head_dim));
   device_.logits = Take<float>(int64_t{limits_.max_logits_rows} * config_.num_embedding_rows());
   device_.choices = Take<cuda::RowChoice>(logits_rows);
 }

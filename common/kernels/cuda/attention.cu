@@ -1,33 +1,13 @@
 #include "common/kernels/cuda/attention.h"
 #include "common/kernels/cuda/attention_merge.cuh"
-#include "common/kernels/cuda/epilogue.cuh"
-#include "common/kernels/cuda/kv_append.cuh"
+#include "common/kernels/cuda/attention_rows.cuh"
 #include "common/kernels/cuda/launch.cuh"
 
 namespace tandem::cuda {
 namespace {
 
-constexpr int kPositionWarps = 8;  // that share out the tiles of a chunk
 // Registers for 16 warps on a processor.
 constexpr int BlocksPerSm(int query_tiles) { return 2 / query_tiles; }
-constexpr float kLog2E = 1.4426950408889634f;
-
-struct Place {
-  uint8_t* page;
-  int slot;
-};
-
-__device__ __forceinline__ Place PlaceOf(const AttentionCall& call, uint8_t* base,
-                                         const int32_t* table, int position) {
-  const int64_t page = table[position / call.page_positions];
-  return {base + page * call.page_bytes, position % call.page_positions};
-}
-
-__device__ __forceinline__ const float* HeadOfRow(const AttentionCall& call, int64_t row,
-                                                  int head) {
-  const int64_t width = (call.num_heads + 2 * call.num_kv_heads) * call.head_dim;
-  return call.qkv + row * width + int64_t{head} * call.head_dim;
-}
 
 // Blocks of a launch that only fetch weights, behind those of `max_chunks` in x.
 constexpr int kFetchBlocks = 8;
@@ -41,14 +21,14 @@ __device__ __forceinline__ void FetchAhead(const AttentionCall& call, int block,
   }
 }
 
-// Brings the K and V of a chunk on their way before anybody waits for them. One thread calls.
+// Brings the K and V of a chunk on their way before anybody waits for them. Called by a warp.
 __device__ __forceinline__ void FetchChunk(const AttentionCall& call, const RowGroup& group,
-                                           int kv_head, int chunk) {
+                                           int kv_head, int chunk, int lane) {
   const int last = group.position + group.num_rows - 1;
   const int end = min(ChunkStart(chunk + 1), last + 1);
   const int32_t* table = call.page_tables + group.table_offset;
-  for (int page = ChunkStart(chunk) / call.page_positions; page * call.page_positions < end;
-       ++page) {
+  for (int page = ChunkStart(chunk) / call.page_positions + lane; page * call.page_positions < end;
+       page += 32) {
     // K and V of a head lie side by side.
     PrefetchToL2(
         call.kv + table[page] * call.page_bytes + call.k_offset + kv_head * call.head_stride,
@@ -56,28 +36,112 @@ __device__ __forceinline__ void FetchChunk(const AttentionCall& call, const RowG
   }
 }
 
-// Writes the key and the value of a row; called by a warp, `is_value` says which of them.
-template <KvType KT, KvType VT, int kHeadDim>
-__device__ __forceinline__ void Append(const AttentionCall& call, uint8_t* base,
-                                       const int32_t* table, int row, int position, int kv_head,
-                                       bool is_value, int lane) {
-  const Place place = PlaceOf(call, base, table, position);
-  HeadVector<kHeadDim> vector;
-  if (is_value) {
-    vector.Load(HeadOfRow(call, row, call.num_heads + call.num_kv_heads + kv_head), lane);
-    if (VT == KvType::k4) vector.Hadamard(lane);
-    uint8_t* codes = place.page + call.v_offset + kv_head * call.head_stride;
-    uint8_t* scales = codes + call.page_positions * (kHeadDim * kBitsOf(VT) / 8);
-    StoreValue<VT, kHeadDim>(vector, codes, scales, place.slot, lane);
-    return;
+// Where a warp's tiles are, one after the other.
+struct TileCursor {
+  const int32_t* table;
+  int last_page;
+  int step_pages;
+  int step_slots;
+  int page_positions;
+  int page;
+  int slot;
+
+  __device__ __forceinline__ TileCursor(const AttentionCall& call, const RowGroup& group,
+                                        int position, int step, int end)
+      : table(call.page_tables + group.table_offset),
+        last_page((end - 1) / call.page_positions),
+        step_pages(step / call.page_positions),
+        step_slots(step % call.page_positions),
+        page_positions(call.page_positions),
+        page(position / call.page_positions),
+        slot(position % call.page_positions) {}
+  __device__ __forceinline__ void Advance() {
+    page += step_pages;
+    slot += step_slots;
+    if (slot >= page_positions) {
+      slot -= page_positions;
+      ++page;
+    }
   }
-  vector.Load(HeadOfRow(call, row, call.num_heads + kv_head), lane);
-  vector.Rope(call.rope + int64_t{row} * (call.rope_dim / 2), call.rope_dim, lane);
-  if (KT == KvType::k4) vector.Hadamard(lane);
-  uint8_t* codes = place.page + call.k_offset + kv_head * call.head_stride;
-  uint8_t* scales = codes + call.page_positions * (kHeadDim * kBitsOf(KT) / 8);
-  StoreKey<KT, kHeadDim>(vector, codes, scales, place.slot, lane);
+  // Of the tile, or of the last one when there is none so far.
+  __device__ __forceinline__ int64_t PageId() const { return table[min(page, last_page)]; }
+};
+
+// What a block has in shared memory.
+template <int kHeadDim, int kQueryTiles>
+struct BlockShared {
+  __half queries[kQueryTiles * 16 * QueryStride(kHeadDim)];
+  Exchange<kHeadDim, kQueryTiles> exchange;
+  PartSums<kHeadDim> total[kQueryTiles];
+};
+
+// total += a chunk. Called by the whole block; the caller puts a barrier behind it.
+template <KvType KT, KvType VT, int kHeadDim, int kQueryTiles>
+__device__ __forceinline__ void SumChunk(const AttentionCall& call, const RowGroup& group,
+                                         int kv_head, int chunk,
+                                         BlockShared<kHeadDim, kQueryTiles>& shared) {
+  constexpr int kStep = kPositionWarps * kTilePositions;
+  // Of 4-bit keys the next tile's come while this one's values are summed: registers allow.
+  constexpr bool kKeysAhead = KT == KvType::k4;
+  const int lane = threadIdx.x % 32;
+  const int query_tile = threadIdx.x / 32 / kPositionWarps;
+  const int warp = threadIdx.x / 32 % kPositionWarps;
+  const int heads = call.num_heads / call.num_kv_heads;
+  const int begin = ChunkStart(chunk);
+  const int end = min(ChunkStart(chunk + 1), group.position + group.num_rows);
+  const __half* queries = shared.queries + query_tile * 16 * QueryStride(kHeadDim);
+  WarpState<kHeadDim> state;
+  int position = begin + warp * kTilePositions;
+  if (position < end) {
+    const uint8_t* base = call.kv + kv_head * call.head_stride;
+    TileCursor cursor(call, group, position, kStep, end);
+    const uint8_t* page = base + cursor.PageId() * call.page_bytes;
+    TileKeys<KT, kHeadDim> keys;
+    if (kKeysAhead) keys.LoadWords(page + call.k_offset, cursor.slot, lane);
+    while (true) {
+      if (!kKeysAhead) keys.LoadWords(page + call.k_offset, cursor.slot, lane);
+      keys.LoadScales(page + call.k_offset, call.page_positions, cursor.slot, lane);
+      float scores[2][4];
+      Scores<KT, kHeadDim>(queries, keys, lane, scores);
+      TileValues<VT, kHeadDim> values;
+      values.Load(page + call.v_offset, call.page_positions, cursor.slot, lane);
+      const int next = position + kStep;
+      cursor.Advance();
+      page = base + cursor.PageId() * call.page_bytes;
+      if (kKeysAhead && next < end) keys.LoadWords(page + call.k_offset, cursor.slot, lane);
+      if (position + kTilePositions > group.position) {
+        const int query = query_tile * 16 + lane / 4;
+        const int ahead = group.position - position;
+        const int limits[2] = {ahead + query / heads, ahead + (query + 8) / heads};
+        Hide(limits, lane, scores);
+        values.Cut(end - position, lane);
+      }
+      uint32_t weights[4];
+      Weigh(scores, state, weights);
+      AddValues(weights, values, state);
+      if (next >= end) break;
+      position = next;
+    }
+  }
+  const int num_tiles = (end - begin + kTilePositions - 1) / kTilePositions;
+  MergeWarps(state, shared.exchange, query_tile, warp, min(num_tiles, kPositionWarps), lane);
+  if (warp == 0) AddChunk(state, shared.total[query_tile], lane);
 }
+
+template <KvType VT, int kHeadDim>
+__device__ __forceinline__ void FinishRows(const AttentionCall& call, const RowGroup& group,
+                                           int kv_head, const PartSums<kHeadDim>* sums, int warp,
+                                           int num_warps, int lane) {
+  const int num_queries = group.num_rows * (call.num_heads / call.num_kv_heads);
+  for (int query = warp; query < num_queries; query += num_warps) {
+    const PartSums<kHeadDim>& part = sums[query / 16];
+    HeadVector<kHeadDim> vector;
+    vector.Load(part.out[query % 16], lane);
+    FinishQuery<VT, kHeadDim>(call, group, kv_head, query, vector, part.sum[query % 16], lane);
+  }
+}
+
+extern __shared__ __align__(16) uint8_t block_shared[];
 
 template <KvType KT, KvType VT, int kHeadDim>
 __global__ void AppendKernel(AttentionCall call) {
@@ -86,110 +150,15 @@ __global__ void AppendKernel(AttentionCall call) {
   const int group_index = blockIdx.x;
   if (group_index >= call.counts->num_row_groups) return;
   const RowGroup group = call.groups[group_index];
-  const int32_t* table = call.page_tables + group.table_offset;
-  const int warp = threadIdx.x / 32;
-  for (int item = warp; item < 2 * group.num_rows; item += blockDim.x / 32) {
-    Append<KT, VT, kHeadDim>(call, call.kv, table, group.first_row + item / 2,
-                             group.position + item / 2, blockIdx.y, item % 2 == 1,
-                             threadIdx.x % 32);
-  }
-}
-
-// The queries of a group, turned and rotated like the keys, and scaled for base 2.
-template <KvType KT, int kHeadDim>
-__device__ __forceinline__ void PrepareQueries(const AttentionCall& call, const RowGroup& group,
-                                               int kv_head, int num_slots, int warp, int num_warps,
-                                               int lane, __half* queries) {
-  const int heads = call.num_heads / call.num_kv_heads;
-  const float scale = kLog2E * rsqrtf(static_cast<float>(kHeadDim));
-  for (int query = warp; query < num_slots; query += num_warps) {
-    __half* target = queries + query * QueryStride(kHeadDim) + lane * (kHeadDim / 32);
-    HeadVector<kHeadDim> vector = {};
-    if (query < group.num_rows * heads) {
-      const int64_t row = group.first_row + query / heads;
-      vector.Load(HeadOfRow(call, row, kv_head * heads + query % heads), lane);
-      vector.Rope(call.rope + row * (call.rope_dim / 2), call.rope_dim, lane);
-      if (KT == KvType::k4) vector.Hadamard(lane);
-    }
-#pragma unroll
-    for (int i = 0; i < kHeadDim / 32; i += 2) {
-      *reinterpret_cast<uint32_t*>(target + i) =
-          HalfPair(vector.values[i] * scale, vector.values[i + 1] * scale);
-    }
-  }
-}
-
-// Quotients, turned back and quantized for the output matrix.
-template <KvType VT, int kHeadDim>
-__device__ __forceinline__ void Finish(const AttentionCall& call, const RowGroup& group,
-                                       int kv_head, const PartSums<kHeadDim>* sums, int warp,
-                                       int num_warps, int lane) {
-  constexpr int kPerLane = kHeadDim / 32;
-  const int heads = call.num_heads / call.num_kv_heads;
-  for (int query = warp; query < group.num_rows * heads; query += num_warps) {
-    const PartSums<kHeadDim>& part = sums[query / 16];
-    const float inverse = 1.0f / part.sum[query % 16];
-    HeadVector<kHeadDim> vector;
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      vector.values[i] = part.out[query % 16][lane * kPerLane + i] * inverse;
-    }
-    if (VT == KvType::k4) vector.Hadamard(lane);
-    const int64_t row = group.first_row + query / heads;
-    const int col = (kv_head * heads + query % heads) * kHeadDim;
-    // To one dim a lane, block by block.
-#pragma unroll
-    for (int block = 0; block < kPerLane; ++block) {
-      float value = 0.0f;
-#pragma unroll
-      for (int i = 0; i < kPerLane; ++i) {
-        const float candidate =
-            __shfl_sync(0xffffffffu, vector.values[i], (block * 32 + lane) / kPerLane);
-        if (lane % kPerLane == i) value = candidate;
-      }
-      QuantizeBlock(call.out, row, col + block * 32, value, lane);
-    }
-  }
-}
-
-template <KvType KT, KvType VT, int kHeadDim, int kQueryTiles>
-__device__ __forceinline__ void SumChunk(const AttentionCall& call, const RowGroup& group,
-                                         const uint8_t* base, int kv_head, int chunk,
-                                         const __half* queries, PartSums<kHeadDim>* sums) {
-  const int lane = threadIdx.x % 32;
-  const int query_tile = threadIdx.x / 32 / kPositionWarps;
-  const int warp = threadIdx.x / 32 % kPositionWarps;
-  const int heads = call.num_heads / call.num_kv_heads;
-  const int last = group.position + group.num_rows - 1;
-  const int end = min(ChunkStart(chunk + 1), last + 1);
-  const int query = query_tile * 16 + lane / 4;
-  const int limits[2] = {group.position + query / heads, group.position + (query + 8) / heads};
-  const int32_t* table = call.page_tables + group.table_offset;
-  WarpState<kHeadDim> state;
-  for (int position = ChunkStart(chunk) + warp * kTilePositions; position < end;
-       position += kPositionWarps * kTilePositions) {
-    const Place place = PlaceOf(call, const_cast<uint8_t*>(base), table, position);
-    const uint8_t* head = place.page + kv_head * call.head_stride;
-    AddTile<KT, VT, kHeadDim>(queries + query_tile * 16 * QueryStride(kHeadDim),
-                              RegionAt<KT, kHeadDim>(head + call.k_offset, call.page_positions),
-                              RegionAt<VT, kHeadDim>(head + call.v_offset, call.page_positions),
-                              place.slot, position, last, limits, lane, state);
-  }
-  const int num_tiles = (end - ChunkStart(chunk) + kTilePositions - 1) / kTilePositions;
-  for (int turn = 0; turn < min(num_tiles, kPositionWarps); ++turn) {
-    if (turn == warp) MergeWarp(state, sums[query_tile], lane);
-    __syncthreads();
-  }
+  AppendRows<KT, VT, kHeadDim>(call, group, blockIdx.y, 0, group.position + group.num_rows,
+                               threadIdx.x / 32, blockDim.x / 32, threadIdx.x % 32);
 }
 
 template <KvType KT, KvType VT, int kHeadDim, int kQueryTiles>
 __global__ __launch_bounds__(kQueryTiles* kPositionWarps * 32,
                              BlocksPerSm(kQueryTiles)) void AllChunksKernel(AttentionCall call) {
   constexpr int kWarps = kQueryTiles * kPositionWarps;
-  constexpr int kQueries = kQueryTiles * 16;
-  __shared__ __align__(16) __half queries[kQueries * QueryStride(kHeadDim)];
-  __shared__ __align__(16) PartSums<kHeadDim> sums[kQueryTiles];
-  __shared__ __align__(16) PartSums<kHeadDim> total[kQueryTiles];
+  auto& shared = *reinterpret_cast<BlockShared<kHeadDim, kQueryTiles>*>(block_shared);
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int kv_head = blockIdx.y;
@@ -197,75 +166,105 @@ __global__ __launch_bounds__(kQueryTiles* kPositionWarps * 32,
   WaitForPreviousKernel();
   if (blockIdx.z >= call.counts->num_row_groups) return;
   const RowGroup group = call.groups[blockIdx.z];
+  PrepareQueries<KT, kHeadDim>(call, group, kv_head, kQueryTiles * 16, warp, kWarps, lane,
+                               shared.queries);
+  Clear(shared.total, kQueryTiles);
+  __syncthreads();
   const int num_chunks = NumChunks(group.position + group.num_rows);
-  const int num_queries = group.num_rows * (call.num_heads / call.num_kv_heads);
-  PrepareQueries<KT, kHeadDim>(call, group, kv_head, kQueries, warp, kWarps, lane, queries);
-  Clear(sums, kQueryTiles);
-  Clear(total, kQueryTiles);
   for (int chunk = 0; chunk < num_chunks; ++chunk) {
-    __syncthreads();
-    SumChunk<KT, VT, kHeadDim, kQueryTiles>(call, group, call.kv, kv_head, chunk, queries, sums);
-    MergeParts(total, sums, num_queries);
-    Clear(sums, kQueryTiles);
+    SumChunk<KT, VT, kHeadDim, kQueryTiles>(call, group, kv_head, chunk, shared);
   }
-  Finish<VT, kHeadDim>(call, group, kv_head, total, warp, kWarps, lane);
+  __syncthreads();
+  FinishRows<VT, kHeadDim>(call, group, kv_head, shared.total, warp, kWarps, lane);
 }
 
+// Where there is more than one chunk, MergeKernel follows.
 template <KvType KT, KvType VT, int kHeadDim, int kQueryTiles>
 __global__ __launch_bounds__(kQueryTiles* kPositionWarps * 32,
                              BlocksPerSm(kQueryTiles)) void OneChunkKernel(AttentionCall call) {
   constexpr int kWarps = kQueryTiles * kPositionWarps;
-  constexpr int kQueries = kQueryTiles * 16;
-  __shared__ __align__(16) __half queries[kQueries * QueryStride(kHeadDim)];
-  __shared__ __align__(16) PartSums<kHeadDim> sums[kQueryTiles];
+  auto& shared = *reinterpret_cast<BlockShared<kHeadDim, kQueryTiles>*>(block_shared);
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int kv_head = blockIdx.y;
   LetNextKernelStart();
-  const int num_chunk_blocks = static_cast<int>(gridDim.x) - kFetchBlocks;
+  const int max_chunks = static_cast<int>(gridDim.x) - kFetchBlocks;
   // The last chunks are long: they begin first.
-  const int chunk = num_chunk_blocks - 1 - static_cast<int>(blockIdx.x);
+  const int chunk = max_chunks - 1 - static_cast<int>(blockIdx.x);
   if (chunk < 0) {
     if (blockIdx.z == 0) {
       FetchAhead(call, (-1 - chunk) * gridDim.y + kv_head, kFetchBlocks * gridDim.y);
     }
     return;
   }
-  WaitForPreviousKernel();
+  // What says where rows and pages are was written before the step's first kernel.
   if (blockIdx.z >= call.counts->num_row_groups) return;
   const RowGroup group = call.groups[blockIdx.z];
-  const int num_chunks = NumChunks(group.position + group.num_rows);
-  if (chunk >= num_chunks) return;
-  if (threadIdx.x == 0) FetchChunk(call, group, kv_head, chunk);
-  const int num_queries = group.num_rows * (call.num_heads / call.num_kv_heads);
-  uint8_t* base = call.kv;
-  PrepareQueries<KT, kHeadDim>(call, group, kv_head, kQueries, warp, kWarps, lane, queries);
-  Clear(sums, kQueryTiles);
-  for (int item = warp; item < 2 * group.num_rows; item += kWarps) {
-    const int position = group.position + item / 2;
-    if (position < ChunkStart(chunk) || position >= ChunkStart(chunk + 1)) continue;
-    Append<KT, VT, kHeadDim>(call, base, call.page_tables + group.table_offset,
-                             group.first_row + item / 2, position, kv_head, item % 2 == 1, lane);
-  }
+  if (chunk >= NumChunks(group.position + group.num_rows)) return;
+  if (warp == kWarps - 1) FetchChunk(call, group, kv_head, chunk, lane);
+  Clear(shared.total, kQueryTiles);
+  WaitForPreviousKernel();
+  PrepareQueries<KT, kHeadDim>(call, group, kv_head, kQueryTiles * 16, warp, kWarps, lane,
+                               shared.queries);
+  AppendRows<KT, VT, kHeadDim>(call, group, kv_head, ChunkStart(chunk), ChunkStart(chunk + 1), warp,
+                               kWarps, lane);
   __syncthreads();
-  SumChunk<KT, VT, kHeadDim, kQueryTiles>(call, group, base, kv_head, chunk, queries, sums);
-  if (num_chunks > 1 &&
-      !MergeWithOthers(call, num_chunks, num_queries, sums, kQueryTiles, chunk, num_chunk_blocks))
+  SumChunk<KT, VT, kHeadDim, kQueryTiles>(call, group, kv_head, chunk, shared);
+  __syncthreads();
+  if (max_chunks == 1) {
+    FinishRows<VT, kHeadDim>(call, group, kv_head, shared.total, warp, kWarps, lane);
     return;
-  Finish<VT, kHeadDim>(call, group, kv_head, sums, warp, kWarps, lane);
+  }
+  Store(shared.total, group.num_rows * (call.num_heads / call.num_kv_heads),
+        StoredSums<kHeadDim>(call, blockIdx.z, kv_head, max_chunks, kQueryTiles * 16), chunk);
+}
+
+// Merges what OneChunkKernel left, a query a warp.
+template <KvType VT, int kHeadDim>
+__global__ void MergeKernel(AttentionCall call, int max_chunks, int num_slots) {
+  const int lane = threadIdx.x % 32;
+  const int query = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+  const int kv_head = blockIdx.y;
+  LetNextKernelStart();
+  if (blockIdx.z >= call.counts->num_row_groups) return;
+  const RowGroup group = call.groups[blockIdx.z];
+  if (query >= group.num_rows * (call.num_heads / call.num_kv_heads)) return;
+  const int count = NumChunks(group.position + group.num_rows);
+  WaitForPreviousKernel();
+  float sum = 0.0f;
+  const StoredSums<kHeadDim> stored(call, blockIdx.z, kv_head, max_chunks, num_slots);
+  const HeadVector<kHeadDim> total = MergeStored(stored, count, query, lane, &sum);
+  FinishQuery<VT, kHeadDim>(call, group, kv_head, query, total, sum, lane);
+}
+
+// Launches a kernel that has a BlockShared.
+template <int kHeadDim, int kQueryTiles>
+cudaError_t LaunchBlocks(void (*kernel)(AttentionCall), dim3 grid, const AttentionCall& call,
+                         const LaunchOptions& options) {
+  constexpr int kBytes = sizeof(BlockShared<kHeadDim, kQueryTiles>);
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  if (error != cudaSuccess) return error;
+  return Launch(kernel, grid, kQueryTiles * kPositionWarps * 32, kBytes, options, call);
 }
 
 template <KvType KT, KvType VT, int kHeadDim, int kQueryTiles>
-cudaError_t LaunchTiles(const AttentionCall& call, AttentionSplit split, int32_t max_groups,
-                        int32_t max_chunks, const LaunchOptions& options) {
-  constexpr int kThreads = kQueryTiles * kPositionWarps * 32;
+cudaError_t LaunchTiles(const AttentionCall& call, AttentionSplit split, int32_t max_rows,
+                        int32_t max_groups, int32_t max_chunks, const LaunchOptions& options) {
   if (split == AttentionSplit::kNone) {
-    return Launch(AllChunksKernel<KT, VT, kHeadDim, kQueryTiles>,
-                  dim3(1, call.num_kv_heads, max_groups), kThreads, 0, options, call);
+    return LaunchBlocks<kHeadDim, kQueryTiles>(AllChunksKernel<KT, VT, kHeadDim, kQueryTiles>,
+                                               dim3(1, call.num_kv_heads, max_groups), call,
+                                               options);
   }
-  return Launch(OneChunkKernel<KT, VT, kHeadDim, kQueryTiles>,
-                dim3(max_chunks + kFetchBlocks, call.num_kv_heads, max_groups), kThreads, 0,
-                options, call);
+  const cudaError_t error = LaunchBlocks<kHeadDim, kQueryTiles>(
+      OneChunkKernel<KT, VT, kHeadDim, kQueryTiles>,
+      dim3(max_chunks + kFetchBlocks, call.num_kv_heads, max_groups), call, options);
+  if (error != cudaSuccess || max_chunks == 1) return error;
+  constexpr int kWarps = 4;
+  const int queries = max_rows * (call.num_heads / call.num_kv_heads);
+  return Launch(MergeKernel<VT, kHeadDim>,
+                dim3((queries + kWarps - 1) / kWarps, call.num_kv_heads, max_groups), kWarps * 32,
+                0, options, call, max_chunks, kQueryTiles * 16);
 }
 
 // Calls `function` with the KV types and head dimension of `call` as constants.
@@ -301,11 +300,12 @@ cudaError_t Dispatch(const AttentionCall& call, const Function& function) {
 
 cudaError_t LaunchAttention(const AttentionCall& call, AttentionSplit split, int32_t max_rows,
                             int32_t max_groups, int32_t max_chunks, const LaunchOptions& options) {
-  const bool one_tile = max_rows * (call.num_heads / call.num_kv_heads) <= 16;
+  const bool one_tile = QueryTiles(max_rows, call.num_heads / call.num_kv_heads) == 1;
   return Dispatch(call, [&]<KvType KT, KvType VT, int kHeadDim>() {
-    return one_tile
-               ? LaunchTiles<KT, VT, kHeadDim, 1>(call, split, max_groups, max_chunks, options)
-               : LaunchTiles<KT, VT, kHeadDim, 2>(call, split, max_groups, max_chunks, options);
+    return one_tile ? LaunchTiles<KT, VT, kHeadDim, 1>(call, split, max_rows, max_groups,
+                                                       max_chunks, options)
+                    : LaunchTiles<KT, VT, kHeadDim, 2>(call, split, max_rows, max_groups,
+                                                       max_chunks, options);
   });
 }
 

@@ -21,6 +21,7 @@
 namespace tandem::cuda {
 
 inline constexpr int32_t kMaxGroupRows = 8;
+inline constexpr int32_t kTileQueries = 16;
 inline constexpr int32_t kMaxGroupQueries = 32;
 inline constexpr int32_t kTilePositions = 16;  // page_positions is a multiple of it
 
@@ -40,7 +41,7 @@ inline constexpr int32_t kNumChunkSpans = 3;
 
 TANDEM_HOST_DEVICE constexpr ChunkSpan ChunkSpanAt(int32_t index) {
   return index == 0 ? ChunkSpan{256, 2048}
-                    : (index == 1 ? ChunkSpan{1024, 16384} : ChunkSpan{2048, 1 << 30});
+                    : (index == 1 ? ChunkSpan{512, 16384} : ChunkSpan{1024, 1 << 30});
 }
 // The first position of a chunk.
 TANDEM_HOST_DEVICE constexpr int32_t ChunkStart(int32_t chunk) {
@@ -92,6 +93,7 @@ struct AttentionCall {
 
   const float* qkv = nullptr;    // [rows][(num_heads + 2 * num_kv_heads) * head_dim]
   const float2* rope = nullptr;  // [rows][rope_dim / 2] cosine, sine
+  // These three are written before the step's first kernel.
   const RowGroup* groups = nullptr;
   const StepCounts* counts = nullptr;
   const int32_t* page_tables = nullptr;
@@ -102,16 +104,19 @@ struct AttentionCall {
   int64_t v_offset = 0;     // V of it
   int64_t head_stride = 0;  // from one KV head to the next
 
-  float* partial = nullptr;     // PartialFloats(...)
-  int32_t* arrivals = nullptr;  // [max_groups][num_kv_heads], zero before and after
-  Activations out;              // [rows][num_heads * head_dim]
+  float* partial = nullptr;  // PartialFloats(...)
+  Activations out;           // [rows][num_heads * head_dim]
   // A short context keeps few processors busy: the others fetch.
   WeightsAhead ahead[2];
 };
 
-// Floats of `partial` when groups * chunks of a launch are at most `group_chunks`.
-constexpr int64_t PartialFloats(int32_t group_chunks, int32_t num_kv_heads, int32_t head_dim) {
-  return int64_t{group_chunks} * num_kv_heads * kMaxGroupQueries * (head_dim + 2);
+// Floats of `partial` when groups * chunks * tiles of 16 queries of a launch are at most
+// `tiles`.
+constexpr int64_t PartialFloats(int32_t tiles, int32_t num_kv_heads, int32_t head_dim) {
+  return int64_t{tiles} * num_kv_heads * kTileQueries * (head_dim + 2);
+}
+constexpr int32_t QueryTiles(int32_t max_rows, int32_t heads_per_kv_head) {
+  return (max_rows * heads_per_kv_head + kTileQueries - 1) / kTileQueries;
 }
 
 // How the chunks of a group are shared out; the result is the same.

@@ -24,9 +24,15 @@ __device__ __forceinline__ uint32_t SubtractHalves(uint32_t value, uint32_t cons
   return *reinterpret_cast<const uint32_t*>(&result);
 }
 
-// Nibbles i and i + 4 of a word as two halves: 1024 + n in bits, then minus 1032.
+// Nibbles i and i + 4 of a word, minus 8, as two halves: 1024 + n in bits and minus 1032, or,
+// for the upper nibble of a byte, 1024 + 16 * n and times 1/16 minus 72. Both are exact.
 __device__ __forceinline__ uint32_t NibblePair(uint32_t word, int i) {
-  return SubtractHalves(((word >> (4 * i)) & 0x000f000fu) | 0x64006400u, 0x64086408u);
+  const uint32_t byte = word >> (8 * (i / 2));
+  if (i % 2 == 0) return SubtractHalves((byte & 0x000f000fu) | 0x64006400u, 0x64086408u);
+  const uint32_t biased = (byte & 0x00f000f0u) | 0x64006400u;
+  const __half2 result = __hfma2(*reinterpret_cast<const __half2*>(&biased),
+                                 __float2half2_rn(0.0625f), __float2half2_rn(-72.0f));
+  return *reinterpret_cast<const uint32_t*>(&result);
 }
 // Bytes 0 and 2 (i = 0) or 1 and 3 of a word as two halves, minus 1152.
 __device__ __forceinline__ uint32_t BytePair(uint32_t word, int i) {
@@ -79,6 +85,15 @@ struct ValueWords {
       reinterpret_cast<uint4*>(words)[i] = reinterpret_cast<const uint4*>(source)[i];
     }
   }
+  // Takes out positions of an f16 tile: `first` and `second` mask 2 * t (+1), and the same + 8.
+  __device__ __forceinline__ void Mask(uint32_t first, uint32_t second) {
+    static_assert(T == KvType::kF16);
+#pragma unroll
+    for (int n = 0; n < kHeadDim / 8; ++n) {
+      words[2 * n] &= first;
+      words[2 * n + 1] &= second;
+    }
+  }
   // Operands of the 8 dims `n`: positions 2 * t (+1), and the same + 8.
   __device__ __forceinline__ uint2 Operands(int n) const {
     if constexpr (T == KvType::k4) {
@@ -98,6 +113,12 @@ struct ScalePair {
   static constexpr int kWords = kHeadDim / 32;  // two halves each; positions follow each other
   uint32_t words[kWords];
 
+  // Takes out a position.
+  __device__ __forceinline__ void Drop(int position) {
+#pragma unroll
+    for (int i = 0; i < kWords / 2; ++i) words[position * (kWords / 2) + i] = 0;
+  }
+
   __device__ __forceinline__ void Load(const uint8_t* scales, int slot) {
     const uint8_t* source = scales + slot * (kHeadDim / 32) * 2;
     if constexpr (kWords == 4) {
@@ -113,11 +134,10 @@ struct ScalePair {
   __device__ __forceinline__ float Float(int position, int block) const {
     return __half2float(__ushort_as_half(Bits(position, block)));
   }
-  // (first position, second position) as halves; a position that does not count is 0.
-  __device__ __forceinline__ uint32_t Halves(int block, bool has_first, bool has_second) const {
-    const uint32_t first = has_first ? Bits(0, block) : 0u;
-    const uint32_t second = has_second ? Bits(1, block) : 0u;
-    return first | second << 16;
+  // (first position, second position) as halves.
+  __device__ __forceinline__ uint32_t Halves(int block) const {
+    return __byte_perm(words[block / 2], words[kWords / 2 + block / 2],
+                       block % 2 == 0 ? 0x5410 : 0x7632);
   }
 };
 
@@ -127,9 +147,19 @@ struct HeadVector {
   static constexpr int kPerLane = kHeadDim / 32;
   float values[kPerLane];
 
+  // `source`: aligned like kPerLane floats.
   __device__ __forceinline__ void Load(const float* source, int lane) {
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) values[i] = source[lane * kPerLane + i];
+    if constexpr (kPerLane == 4) {
+      const float4 read = *reinterpret_cast<const float4*>(source + lane * 4);
+      values[0] = read.x;
+      values[1] = read.y;
+      values[2] = read.z;
+      values[3] = read.w;
+    } else {
+      const float2 read = *reinterpret_cast<const float2*>(source + lane * 2);
+      values[0] = read.x;
+      values[1] = read.y;
+    }
   }
   // Rotates dims 2 * i and 2 * i + 1 below rope_dim by angle i.
   __device__ __forceinline__ void Rope(const float2* angles, int rope_dim, int lane) {
