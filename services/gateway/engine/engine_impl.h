@@ -104,7 +104,7 @@ class Engine::Impl {
   Round Schedule();
   std::vector<Sequence*> ChooseActive();
   bool PrepareAdmission(Sequence* sequence);
-  int32_t PrefillBudget(int32_t num_decoding) const;
+  int32_t PrefillBudget(int32_t num_decoding, int32_t num_prefilling) const;
   std::vector<int32_t> SharesOf(const std::vector<Sequence*>& active);
   bool MakeRoom(int32_t num_positions, Sequence* sequence);
   bool DropYoungestDraftPages();

@@ -14,16 +14,18 @@ constexpr double kLargestJump = 3.0;
 
 }  // namespace
 
-int32_t PrefillPacer::Budget(double plain_seconds) const {
+int32_t PrefillPacer::Budget(double plain_seconds, double crowd) const {
+  const double more = std::max(1.0, crowd);
   if (plain_seconds <= 0.0 || per_token_ <= 0.0) return std::min(kFirstTokens, options_.max_tokens);
   const auto tokens_at = [&](double stretch) {
-    return ((stretch - 1.0) * plain_seconds - fixed_) / per_token_;
+    return ((stretch - 1.0) * more * plain_seconds - fixed_) / per_token_;
   };
   // Half of what the chunk costs should be for its tokens.
   const double efficient = std::min(fixed_ / per_token_, tokens_at(options_.max_stretch));
   const double tokens = std::max(tokens_at(options_.stretch), efficient);
+  const double most = more * options_.max_tokens;
   return static_cast<int32_t>(
-      std::clamp<double>(tokens, kFewestTokens, std::max(kFewestTokens, options_.max_tokens)));
+      std::clamp<double>(tokens, kFewestTokens, std::max<double>(kFewestTokens, most)));
 }
 
 void PrefillPacer::ObserveMixed(int32_t num_tokens, double seconds, double plain_seconds,

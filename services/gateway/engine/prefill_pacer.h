@@ -5,7 +5,9 @@
 
 namespace tandem::gateway {
 
-// Those who wait for their next token should hardly notice that another's prompt is read.
+// Those who wait for their next token should hardly notice that another's prompt is read. But
+// when more wait for their first token than for their next one, a step may take longer in that
+// proportion: all who wait count the same, and a batch that fills slowly is slow for all.
 // A step with a chunk of it costs `fixed` (all KV of the prompt so far is read again) and
 // `per_token` seconds more; both are learned from the steps that were run. Not thread-safe.
 class PrefillPacer {
@@ -20,9 +22,9 @@ class PrefillPacer {
 
   explicit PrefillPacer(const Options& options) : options_(options) {}
 
-  // Tokens for the next step, at least 1. `plain_seconds` is what it costs without any; 0:
-  // not known yet.
-  int32_t Budget(double plain_seconds) const;
+  // Tokens for the next step, at least 1. `plain_seconds` is what it costs without any, 0: not
+  // known yet; `crowd` is how many wait for their first token for each that waits for its next.
+  int32_t Budget(double plain_seconds, double crowd) const;
 
   // A finished step of decodes and `num_tokens` > 0 of prefill. `row_seconds` is what one more
   // row costs a step, 0: not known.

@@ -96,11 +96,12 @@ std::vector<Sequence*> Engine::Impl::ChooseActive() {
 }
 
 // Prompt tokens for the next step: as many as fit when nobody waits for a token.
-int32_t Engine::Impl::PrefillBudget(int32_t num_decoding) const {
+int32_t Engine::Impl::PrefillBudget(int32_t num_decoding, int32_t num_prefilling) const {
   const int32_t most = std::max(1, target_.facts->max_step_tokens - num_decoding);
   if (num_decoding == 0) return most;
   const StepCosts& costs = planner_.costs();
-  return std::min(most, pacer_.Budget(costs.knows_verify() ? costs.Verify(num_decoding) : 0.0));
+  return std::min(most, pacer_.Budget(costs.knows_verify() ? costs.Verify(num_decoding) : 0.0,
+                                      static_cast<double>(num_prefilling) / num_decoding));
 }
 
 // Prompt tokens of each in the next step. Another comes first each time: a budget that is
@@ -117,7 +118,8 @@ std::vector<int32_t> Engine::Impl::SharesOf(const std::vector<Sequence*>& active
   std::vector<int32_t> num_missing;
   for (const size_t i : prefilling) num_missing.push_back(active[i]->num_missing(Role::kTarget));
   const auto num_decoding = static_cast<int32_t>(active.size() - prefilling.size());
-  const std::vector<int32_t> in_turn = SharePrefill(num_missing, PrefillBudget(num_decoding));
+  const std::vector<int32_t> in_turn = SharePrefill(
+      num_missing, PrefillBudget(num_decoding, static_cast<int32_t>(prefilling.size())));
   for (size_t i = 0; i < prefilling.size(); ++i) shares[prefilling[i]] = in_turn[i];
   return shares;
 }

@@ -1,4 +1,6 @@
 // Who runs when, and who has to go.
+#include <algorithm>
+
 #include "gtest/gtest.h"
 #include "services/gateway/engine/engine_sim.h"
 
@@ -26,6 +28,27 @@ TEST(ScheduleTest, PromptsStretchTheStepsOfOthersByNoMoreThanAsked) {
   ASSERT_GT(steps.size(), 8u);
   for (size_t i = 4; i < steps.size(); ++i) EXPECT_LE(steps[i], 1.6 * plain) << i;
   EXPECT_LT(steps.size(), 40u);  // it is read at a good pace all the same
+  ASSERT_TRUE(sim.RunUntilIdle());
+}
+
+// Many who come at once are soon all served: a stream that is there already waits a little, not
+// each of them for all the others.
+TEST(ScheduleTest, ABatchThatComesAtOnceFillsFast) {
+  SimOptions options;
+  options.has_draft = false;
+  options.max_step_tokens = 256;
+  options.num_pages = 1000;
+  EngineSim sim(options);
+  const SimClient* stream = sim.Submit(SimRequest(8, 300));
+  while (stream->token_ids.size() < 40) sim.RunRound();
+  const absl::Duration begin = sim.clock.Now();
+  std::vector<const SimClient*> clients;
+  for (int32_t i = 0; i < 15; ++i) clients.push_back(sim.Submit(SimRequest(64, 20, 5 + i)));
+  const auto has_token = [](const SimClient* client) { return !client->token_ids.empty(); };
+  while (!std::all_of(clients.begin(), clients.end(), has_token)) sim.RunRound();
+  // Their prompts alone take 15 * 64 tokens; the stream's steps take the rest.
+  const absl::Duration prompts = 15 * 64 * SimWorker::Options().prefill_token_cost;
+  EXPECT_LT(sim.clock.Now() - begin, 2 * prompts);
   ASSERT_TRUE(sim.RunUntilIdle());
 }
 
