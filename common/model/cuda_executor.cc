@@ -103,6 +103,17 @@ class CudaExecutor final : public Executor {
     return forward_->Run(sequences);
   }
 
+  bool can_draft() const override { return forward_->can_draft(); }
+
+  absl::Status Draft(absl::Span<const StepSequence> sequences, absl::Span<const DraftLimit> limits,
+                     std::vector<std::vector<GreatestLogit>>* drafts) override {
+    RETURN_IF_ERROR(CheckStep(sequences, options_.limits, config_, layout_, memory_));
+    RETURN_IF_ERROR(CheckDrafts(sequences, limits, kMaxLoopTokens, options_.limits, layout_));
+    if (sequences.empty()) return absl::OkStatus();
+    RETURN_IF_ERROR(CudaStatus(cudaSetDevice(options_.device), "choosing a device"));
+    return forward_->Draft(sequences, limits, drafts);
+  }
+
   absl::Span<float> Logits(int32_t row) override {
     TANDEM_CHECK(row >= 0 && row < options_.limits.max_logits_rows);
     absl::StatusOr<absl::Span<float>> logits = forward_->Logits(row);

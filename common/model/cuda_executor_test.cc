@@ -152,6 +152,80 @@ TEST_F(CudaExecutorTest, GreatestIsTheLogitsOwn) {
   }
 }
 
+// A draft in one graph is what asking for one token after another gives, for each of several
+// sequences that end at different lengths, and the keys it leaves are the same.
+TEST_F(CudaExecutorTest, AWholeDraftIsWhatTokenByTokenGives) {
+  TANDEM_NEEDS_DEVICE();
+  const auto file = OpenTestModel(ModelOf({4, 2, 64, true}, DType::kQ4_0));
+  ExecutorDriver together = Drive(*file, KvType::k8, 4);
+  ExecutorDriver alone = Drive(*file, KvType::k8, 4);
+  if (!together.executor().can_draft()) GTEST_SKIP() << "built without loops in graphs";
+  const std::vector<int32_t> tokens = RandomTokens(400, 333, 9);
+  const int32_t lengths[] = {3, 250, 31, 40};  // one crosses a chunk, one a page
+  const DraftLimit limits[] = {{.max_tokens = 1}, {.max_tokens = 16}, {}, {.max_tokens = 9}};
+  for (int round = 0; round < 3; ++round) {
+    std::vector<StepSequence> step;
+    std::vector<DraftLimit> round_limits(std::begin(limits), std::end(limits));
+    for (int32_t i = 0; i < 4; ++i) {
+      step.push_back({.start_position = 0,
+                      .token_ids = absl::MakeConstSpan(tokens).subspan(10 * i, lengths[i] / 4),
+                      .num_logits = limits[i].max_tokens > 0 ? 1 : 0,
+                      .page_table = together.page_table(i)});
+      if (lengths[i] / 4 == 0) step.back().token_ids = absl::MakeConstSpan(tokens).first(1);
+      round_limits[i].min_probability = round == 1 ? 0.004f : 0.0f;
+    }
+    if (round == 2) {  // the context of the second one is there already
+      alone.Step({{.sequence = 1,
+                   .start_position = 0,
+                   .token_ids = absl::MakeConstSpan(tokens).first(250)}});
+      together.Step({{.sequence = 1,
+                      .start_position = 0,
+                      .token_ids = absl::MakeConstSpan(tokens).first(250)}});
+      step[1].start_position = 250;
+      step[1].token_ids = absl::MakeConstSpan(tokens).subspan(250, 2);
+    }
+    std::vector<std::vector<GreatestLogit>> drafts;
+    ASSERT_TRUE(together.executor().Draft(step, round_limits, &drafts).ok());
+    ASSERT_EQ(drafts.size(), 4u);
+    for (int32_t i = 0; i < 4; ++i) {
+      size_t count = 0;
+      std::vector<int32_t> next(step[i].token_ids.begin(), step[i].token_ids.end());
+      int32_t position = step[i].start_position;
+      for (bool goes_on = limits[i].max_tokens > 0; goes_on; ++count) {
+        alone.Step(
+            {{.sequence = i, .start_position = position, .token_ids = next, .num_logits = 1}});
+        const GreatestLogit expected = alone.executor().Greatest(0);
+        ASSERT_LT(count, drafts[i].size()) << i;
+        EXPECT_EQ(drafts[i][count].token_id, expected.token_id) << i << " " << count;
+        EXPECT_EQ(drafts[i][count].value, expected.value);
+        EXPECT_EQ(drafts[i][count].probability, expected.probability);
+        goes_on = expected.probability >= round_limits[i].min_probability &&
+                  static_cast<int32_t>(count) + 1 < limits[i].max_tokens;
+        position += static_cast<int32_t>(next.size());
+        next = {expected.token_id};
+      }
+      EXPECT_EQ(drafts[i].size(), count) << i;
+      // What follows sees the same keys.
+      if (count < 2) continue;
+      const DrivenPiece after = {
+          .sequence = i, .start_position = position, .token_ids = next, .num_logits = 1};
+      EXPECT_EQ(together.Step({after}), alone.Step({after})) << i;
+    }
+  }
+}
+
+// More page tables than a step has room for: refused, not written beyond it.
+TEST_F(CudaExecutorTest, TooManyPageTablesForOneStepAreRefused) {
+  TANDEM_NEEDS_DEVICE();
+  const auto file = OpenTestModel(ModelOf({4, 2, 64, true}, DType::kQ4_0));
+  ExecutorDriver driver = Drive(*file, KvType::k4);
+  const std::vector<int32_t> token = {5};
+  const std::vector<StepSequence> many(
+      200, {.start_position = 0, .token_ids = token, .page_table = driver.page_table(0)});
+  EXPECT_EQ(driver.executor().Forward(many).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(driver.executor().Forward(absl::MakeConstSpan(many).first(2)).ok());
+}
+
 // A trimmed draft and the model of its rows: the same logits at the ids it kept.
 TEST_F(CudaExecutorTest, ATrimmedDraftWritesTheIdsItKept) {
   TANDEM_NEEDS_DEVICE();

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <thread>
@@ -72,6 +71,11 @@ absl::Status CudaForward::Allocate(DeviceLedger* ledger) {
   staging_ = static_cast<uint8_t*>(pinned);
   RETURN_IF_ERROR(pin(limits_.max_logits_rows * int64_t{sizeof(cuda::RowChoice)}));
   host_choices_ = static_cast<cuda::RowChoice*>(pinned);
+  if (can_draft()) {
+    RETURN_IF_ERROR(
+        pin(int64_t{max_draft_rows_} * kMaxLoopTokens * int64_t{sizeof(cuda::RowChoice)}));
+    host_drafted_ = static_cast<cuda::RowChoice*>(pinned);
+  }
   RETURN_IF_ERROR(pin(logits * 4));
   host_logits_ = static_cast<float*>(pinned);
   has_logits_.resize(static_cast<size_t>(limits_.max_logits_rows));
@@ -83,6 +87,7 @@ CudaForward::~CudaForward() {
   DropGraphs();
   cudaFreeHost(staging_);
   cudaFreeHost(host_choices_);
+  cudaFreeHost(host_drafted_);
   cudaFreeHost(host_logits_);
   if (done_ != nullptr) cudaEventDestroy(done_);
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
@@ -90,7 +95,9 @@ CudaForward::~CudaForward() {
 
 void CudaForward::DropGraphs() {
   for (const auto& [key, graph] : graphs_) cudaGraphExecDestroy(graph);
+  for (const auto& [key, graph] : draft_graphs_) cudaGraphExecDestroy(graph);
   graphs_.clear();
+  draft_graphs_.clear();
 }
 
 absl::Status CudaForward::Attach(const KvMemory& memory, const KvLayout& layout) {
@@ -100,10 +107,20 @@ absl::Status CudaForward::Attach(const KvMemory& memory, const KvLayout& layout)
   return absl::OkStatus();
 }
 
+// Page tables have places for most steps, not for whatever sequences could ask for: a step that
+// has more of them is run in parts.
+absl::Status CudaForward::CheckTables(absl::Span<const StepSequence> sequences) const {
+  int64_t num_entries = 0;
+  for (const StepSequence& sequence : sequences) {
+    num_entries += static_cast<int64_t>(sequence.page_table.size());
+  }
+  if (num_entries <= table_entries_) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the page tables of ", sequences.size(), " sequences have ", num_entries,
+                   " entries, one step at most ", table_entries_, ": run fewer at once"));
+}
+
 CudaStepShape CudaForward::Stage(absl::Span<const StepSequence> sequences) {
-  const auto at = [&]<typename T>(T* device) {
-    return reinterpret_cast<T*>(staging_ + (reinterpret_cast<uint8_t*>(device) - base_));
-  };
   cuda::StepCounts counts = {};
   int32_t table_offset = 0;
   CudaStepShape shape;
@@ -114,54 +131,64 @@ CudaStepShape CudaForward::Stage(absl::Span<const StepSequence> sequences) {
     const int32_t end = sequence.start_position + num_tokens;
     for (int32_t i = 0; i < num_tokens; ++i) {
       const int32_t row = counts.num_rows + i;
-      const int32_t id = sequence.token_ids[i];
-      at(device_.token_ids)[row] = row_of_id_.empty() ? id : row_of_id_[id];
-      at(device_.positions)[row] = sequence.start_position + i;
+      Staged(device_.token_ids)[row] = RowOf(sequence.token_ids[i]);
+      Staged(device_.positions)[row] = sequence.start_position + i;
       if (i >= num_tokens - sequence.num_logits) {
         shape.gathers_logits |= counts.num_logits_rows != row;
-        at(device_.logits_rows)[counts.num_logits_rows++] = row;
+        Staged(device_.logits_rows)[counts.num_logits_rows++] = row;
       }
     }
     for (int32_t first = 0; first < num_tokens; first += group_rows) {
       const int32_t rows = std::min(group_rows, num_tokens - first);
-      at(device_.groups)[counts.num_row_groups++] = {.first_row = counts.num_rows + first,
-                                                     .num_rows = rows,
-                                                     .position = sequence.start_position + first,
-                                                     .table_offset = table_offset};
+      Staged(device_.groups)[counts.num_row_groups++] = {
+          .first_row = counts.num_rows + first,
+          .num_rows = rows,
+          .position = sequence.start_position + first,
+          .table_offset = table_offset};
       shape.max_group_rows = std::max(shape.max_group_rows, rows);
     }
     is_one_group_each &= num_tokens <= group_rows;
     counts.num_rows += num_tokens;
     shape.max_chunks = std::max(shape.max_chunks, cuda::NumChunks(end));
-    const int32_t num_pages = (end + layout_.page_positions - 1) / layout_.page_positions;
-    std::memcpy(at(device_.page_tables) + table_offset, sequence.page_table.data(),
-                static_cast<size_t>(num_pages) * 4);
-    table_offset += num_pages;
+    std::copy(sequence.page_table.begin(), sequence.page_table.end(),
+              Staged(device_.page_tables) + table_offset);
+    table_offset += static_cast<int32_t>(sequence.page_table.size());
   }
-  *at(device_.counts) = counts;
+  *Staged(device_.counts) = counts;
   staged_bytes_ = fixed_bytes_ + int64_t{table_offset} * 4;
   num_logits_rows_ = counts.num_logits_rows;
-  shape.max_rows = std::min(Bucket(counts.num_rows, 8),
-                            static_cast<int32_t>(RoundUp(limits_.max_step_tokens, kRowsOfBlock)));
-  shape.max_groups = Bucket(counts.num_row_groups, 1);
-  shape.max_chunks = Bucket(shape.max_chunks, 1);
-  const int32_t heads = config_.num_heads / config_.num_kv_heads;
-  const int32_t one_tile_rows = std::max(cuda::kTileQueries / heads, 1);
-  shape.max_group_rows = shape.max_group_rows <= one_tile_rows ? one_tile_rows : group_rows;
-  const int32_t tiles = cuda::QueryTiles(shape.max_group_rows, heads);
-  shape.splits_chunks =
-      is_one_group_each && shape.max_groups * shape.max_chunks * tiles <= kMaxPartialTiles;
-  if (!shape.splits_chunks) shape.max_chunks = 0;
-  shape.max_logits_rows = counts.num_logits_rows == 0 ? 0 : Bucket(counts.num_logits_rows, 8);
+  RoundUpShape(counts, is_one_group_each, &shape);
   return shape;
 }
 
+void CudaForward::RoundUpShape(const cuda::StepCounts& counts, bool is_one_group_each,
+                               CudaStepShape* shape) const {
+  shape->max_rows = std::min(Bucket(counts.num_rows, 8),
+                             static_cast<int32_t>(RoundUp(limits_.max_step_tokens, kRowsOfBlock)));
+  shape->max_groups = Bucket(counts.num_row_groups, 1);
+  shape->max_chunks = Bucket(shape->max_chunks, 1);
+  const int32_t heads = config_.num_heads / config_.num_kv_heads;
+  const int32_t one_tile_rows = std::max(cuda::kTileQueries / heads, 1);
+  shape->max_group_rows =
+      shape->max_group_rows <= one_tile_rows ? one_tile_rows : cuda::GroupRows(heads);
+  const int32_t tiles = cuda::QueryTiles(shape->max_group_rows, heads);
+  shape->splits_chunks =
+      is_one_group_each && shape->max_groups * shape->max_chunks * tiles <= kMaxPartialTiles;
+  if (!shape->splits_chunks) shape->max_chunks = 0;
+  shape->max_logits_rows = counts.num_logits_rows == 0 ? 0 : Bucket(counts.num_logits_rows, 8);
+}
+
+absl::Status CudaForward::Upload() {
+  return CudaStatus(cudaMemcpyAsync(base_, staging_, static_cast<size_t>(staged_bytes_),
+                                    cudaMemcpyHostToDevice, stream_),
+                    "uploading a step");
+}
+
 absl::Status CudaForward::Run(absl::Span<const StepSequence> sequences) {
+  RETURN_IF_ERROR(CheckTables(sequences));
   const CudaStepShape shape = Stage(sequences);
   ASSIGN_OR_RETURN(const cudaGraphExec_t graph, GraphFor(shape));
-  RETURN_IF_ERROR(CudaStatus(cudaMemcpyAsync(base_, staging_, static_cast<size_t>(staged_bytes_),
-                                             cudaMemcpyHostToDevice, stream_),
-                             "uploading a step"));
+  RETURN_IF_ERROR(Upload());
   RETURN_IF_ERROR(CudaStatus(cudaGraphLaunch(graph, stream_), "launching a step"));
   if (num_logits_rows_ > 0) {
     RETURN_IF_ERROR(
@@ -214,8 +241,7 @@ void CudaForward::ExpandTrimmed(float* logits) const {
   for (size_t i = 0; i < kept.size(); ++i) logits[config_.kept_ids[i]] = kept[i];
 }
 
-GreatestLogit CudaForward::Greatest(int32_t row) const {
-  const cuda::RowChoice& choice = host_choices_[row];
+GreatestLogit CudaForward::GreatestOf(const cuda::RowChoice& choice) const {
   const uint64_t rank = choice.rank;
   const auto ordered = static_cast<uint32_t>(rank >> 32);
   const uint32_t bits = (ordered & 0x80000000u) ? ordered & 0x7fffffffu : ~ordered;
@@ -240,11 +266,16 @@ absl::StatusOr<cudaGraphExec_t> CudaForward::GraphFor(const CudaStepShape& shape
   const cudaError_t ended = cudaStreamEndCapture(stream_, &graph);
   RETURN_IF_ERROR(CudaStatus(recorded, "recording a step"));
   RETURN_IF_ERROR(CudaStatus(ended, "ending a graph"));
+  ASSIGN_OR_RETURN(const cudaGraphExec_t executable, Instantiate(graph));
+  graphs_.emplace(shape.key(), executable);
+  return executable;
+}
+
+absl::StatusOr<cudaGraphExec_t> CudaForward::Instantiate(cudaGraph_t graph) {
   cudaGraphExec_t executable = nullptr;
   const cudaError_t made = cudaGraphInstantiate(&executable, graph, 0);
   cudaGraphDestroy(graph);
   RETURN_IF_ERROR(CudaStatus(made, "making a graph"));
-  graphs_.emplace(shape.key(), executable);
   return executable;
 }
 

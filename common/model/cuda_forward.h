@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -14,6 +15,7 @@
 #include "absl/types/span.h"
 #include "common/device/device_memory.h"
 #include "common/kernels/cuda/attention.h"
+#include "common/kernels/cuda/draft_loop.h"
 #include "common/kernels/cuda/matmul.h"
 #include "common/kernels/cuda/step_rows.h"
 #include "common/model/cuda_weights.h"
@@ -36,7 +38,9 @@ struct CudaStepBuffers {
   int32_t* positions = nullptr;      // [max_rows]
   int32_t* logits_rows = nullptr;    // [max_logits_rows]
   cuda::RowGroup* groups = nullptr;  // [max_rows]
-  int32_t* page_tables = nullptr;    // [table_entries]
+  int32_t* num_drafts = nullptr;
+  cuda::DraftRow* draft_rows = nullptr;  // [max_draft_rows]
+  int32_t* page_tables = nullptr;        // [table_entries]
 
   float* residual = nullptr;  // [max_rows][hidden]
   float* qkv = nullptr;       // [max_rows][q_dim + 2 * kv_dim]
@@ -50,7 +54,11 @@ struct CudaStepBuffers {
   float* partial = nullptr;
   float* logits = nullptr;             // [max_logits_rows][rows of the head]
   cuda::RowChoice* choices = nullptr;  // [max_logits_rows]
+  cuda::RowChoice* drafted = nullptr;  // [max_draft_rows][kMaxLoopTokens]
 };
+
+// Tokens of a sequence that one Draft makes at most.
+inline constexpr int32_t kMaxLoopTokens = 16;
 
 // Bounds of a step's shape: one graph serves all steps within them.
 struct CudaStepShape {
@@ -86,10 +94,15 @@ class CudaForward {
   // Returns when the step is done. DEADLINE_EXCEEDED when the device does not answer.
   absl::Status Run(absl::Span<const StepSequence> sequences);
 
+  // See Executor::Draft; `limits` at most kMaxLoopTokens.
+  absl::Status Draft(absl::Span<const StepSequence> sequences, absl::Span<const DraftLimit> limits,
+                     std::vector<std::vector<GreatestLogit>>* drafts);
+  bool can_draft() const { return cuda::kHasDraftLoop && with_probabilities_; }
+
   // Row `row` of the last Run's logits [vocab], copied when it is first asked for.
   absl::StatusOr<absl::Span<float>> Logits(int32_t row);
   // The id, value and probability of its greatest logit; the value is NaN when one is.
-  GreatestLogit Greatest(int32_t row) const;
+  GreatestLogit Greatest(int32_t row) const { return GreatestOf(host_choices_[row]); }
 
   int64_t workspace_bytes() const;
 
@@ -103,8 +116,20 @@ class CudaForward {
 
   absl::Status Allocate(DeviceLedger* ledger);
   cuda::Activations TakeActivations(int64_t rows, int64_t cols);
+  absl::Status CheckTables(absl::Span<const StepSequence> sequences) const;
   CudaStepShape Stage(absl::Span<const StepSequence> sequences);
+  void RoundUpShape(const cuda::StepCounts& counts, bool is_one_group_each,
+                    CudaStepShape* shape) const;
+  // The host's side of a device buffer that is uploaded.
+  template <typename T>
+  T* Staged(T* device) const {
+    return reinterpret_cast<T*>(staging_ + (reinterpret_cast<uint8_t*>(device) - base_));
+  }
+  // The embedding's row of an id.
+  int32_t RowOf(int32_t id) const { return row_of_id_.empty() ? id : row_of_id_[id]; }
+  absl::Status Upload();
   absl::StatusOr<cudaGraphExec_t> GraphFor(const CudaStepShape& shape);
+  absl::StatusOr<cudaGraphExec_t> Instantiate(cudaGraph_t graph);
   cudaError_t Record(const CudaStepShape& shape);
   cudaError_t RecordLayer(const CudaStepShape& shape, int32_t index);
   cudaError_t RecordAttention(const CudaStepShape& shape, int32_t index);
@@ -112,6 +137,14 @@ class CudaForward {
   cudaError_t Matmul(const cuda::MatmulCall& call, int32_t max_rows);
   cuda::ResidualOutput ResidualWith(const float* norm_weights) const;
   cuda::RmsScale RmsOf(const float* square_sums) const;
+  GreatestLogit GreatestOf(const cuda::RowChoice& choice) const;
+  // cuda_draft_loop.cc
+  CudaStepShape StageDrafts(absl::Span<const StepSequence> sequences,
+                            absl::Span<const DraftLimit> limits);
+  absl::StatusOr<cudaGraphExec_t> DraftGraphFor(const CudaStepShape& first,
+                                                const CudaStepShape& next);
+  absl::Status RecordDraftLoop(const CudaStepShape& first, const CudaStepShape& next,
+                               cudaGraph_t graph);
   void DropGraphs();
   absl::Status WaitForDevice();
   void ExpandTrimmed(float* logits) const;
@@ -137,6 +170,7 @@ class CudaForward {
   // The host's side of what is uploaded, pinned, and the offsets of its parts.
   uint8_t* staging_ = nullptr;
   int64_t fixed_bytes_ = 0;  // before the page tables
+  int32_t max_draft_rows_ = 0;
   int64_t table_entries_ = 0;
   int64_t staged_bytes_ = 0;
   cuda::RowChoice* host_choices_ = nullptr;  // pinned
@@ -144,7 +178,10 @@ class CudaForward {
   std::vector<bool> has_logits_;             // rows that were copied
   std::vector<int32_t> row_of_id_;           // trimmed: [vocab], the embedding's row of each id
   int32_t num_logits_rows_ = 0;
-  std::map<decltype(CudaStepShape().key()), cudaGraphExec_t> graphs_;
+  using ShapeKey = decltype(CudaStepShape().key());
+  std::map<ShapeKey, cudaGraphExec_t> graphs_;
+  std::map<std::pair<ShapeKey, ShapeKey>, cudaGraphExec_t> draft_graphs_;
+  cuda::RowChoice* host_drafted_ = nullptr;  // pinned [max_draft_rows][kMaxLoopTokens]
 
   // Hands out parts of memory_ while it is laid out; null base: counts only.
   uint8_t* base_ = nullptr;

@@ -1,4 +1,6 @@
 // Where a step's numbers lie in the workspace.
+#include <algorithm>
+
 #include "common/model/cuda_forward.h"
 
 namespace tandem {
@@ -33,6 +35,9 @@ void CudaForward::LayOut() {
   device_.positions = Take<int32_t>(rows);
   device_.logits_rows = Take<int32_t>(logits_rows);
   device_.groups = Take<cuda::RowGroup>(rows);
+  max_draft_rows_ = can_draft() ? std::min(limits_.max_logits_rows, cuda::kMaxDraftRows) : 0;
+  device_.num_drafts = Take<int32_t>(1);
+  device_.draft_rows = Take<cuda::DraftRow>(max_draft_rows_);
   fixed_bytes_ = taken_;
   device_.page_tables = Take<int32_t>(table_entries_);
 
@@ -51,6 +56,7 @@ void CudaForward::LayOut() {
       Take<float>(cuda::PartialFloats(kMaxPartialTiles, config_.num_kv_heads, config_.head_dim));
   device_.logits = Take<float>(int64_t{limits_.max_logits_rows} * config_.num_embedding_rows());
   device_.choices = Take<cuda::RowChoice>(logits_rows);
+  device_.drafted = Take<cuda::RowChoice>(int64_t{max_draft_rows_} * kMaxLoopTokens);
 }
 
 }  // namespace tandem

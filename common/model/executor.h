@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
@@ -35,6 +36,13 @@ struct GreatestLogit {
   float value = std::numeric_limits<float>::quiet_NaN();
   // Under the softmax of the whole row; NaN where a backend does not know it.
   float probability = std::numeric_limits<float>::quiet_NaN();
+};
+
+// How a sequence of Executor::Draft goes on.
+struct DraftLimit {
+  int32_t max_tokens = 0;  // 0: it does not draft
+  // The draft ends with the first token that is less likely than this.
+  float min_probability = 0.0f;
 };
 
 // Limits of one Forward, fixed at load: its workspace is allocated once.
@@ -79,6 +87,21 @@ class Executor {
   virtual GreatestLogit Greatest(int32_t row) {
     (void)row;
     return {};
+  }
+
+  // Whether Draft works.
+  virtual bool can_draft() const { return false; }
+
+  // Runs the step, and goes on with the likeliest token of each sequence i that drafts, one
+  // token after another without the host, up to limits[i]: `drafts` are the tokens of each
+  // sequence in order, those as of Greatest; the last one was not run. A sequence that drafts
+  // wants one row of logits, the others none; page tables have room for all tokens that are run.
+  // INVALID_ARGUMENT as for Forward.
+  virtual absl::Status Draft(absl::Span<const StepSequence> sequences,
+                             absl::Span<const DraftLimit> limits,
+                             std::vector<std::vector<GreatestLogit>>* drafts) {
+    (void)sequences, (void)limits, (void)drafts;
+    return absl::UnimplementedError("this backend drafts token by token");
   }
 
   // Bytes held, by kind, for the memory ledger.

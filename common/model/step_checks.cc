@@ -81,4 +81,33 @@ absl::Status CheckStep(absl::Span<const StepSequence> sequences, const ExecutorL
   return absl::OkStatus();
 }
 
+absl::Status CheckDrafts(absl::Span<const StepSequence> sequences,
+                         absl::Span<const DraftLimit> limits, int32_t max_tokens,
+                         const ExecutorLimits& executor_limits, const KvLayout& layout) {
+  if (limits.size() != sequences.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("%d limits for %d sequences", limits.size(), sequences.size()));
+  }
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const StepSequence& sequence = sequences[i];
+    const int32_t wanted = limits[i].max_tokens;
+    if (wanted < 0 || wanted > max_tokens || sequence.num_logits != (wanted > 0 ? 1 : 0)) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("a draft of %d tokens, at most %d, with %d rows of logits", wanted,
+                          max_tokens, sequence.num_logits));
+    }
+    // The last token is not run.
+    const int64_t end = int64_t{sequence.start_position} +
+                        static_cast<int64_t>(sequence.token_ids.size()) + std::max(0, wanted - 1);
+    const int64_t room =
+        std::min<int64_t>(executor_limits.max_positions,
+                          static_cast<int64_t>(sequence.page_table.size()) * layout.page_positions);
+    if (end > room) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("a draft up to position %d, there is room for %d", end, room));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace tandem

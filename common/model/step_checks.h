@@ -13,6 +13,12 @@ namespace tandem {
 absl::Status CheckStep(absl::Span<const StepSequence> sequences, const ExecutorLimits& limits,
                        const ModelConfig& config, const KvLayout& layout, const KvMemory& memory);
 
+// INVALID_ARGUMENT naming what a Draft of a step that passed CheckStep asks for too much:
+// `max_tokens` of a sequence at most.
+absl::Status CheckDrafts(absl::Span<const StepSequence> sequences,
+                         absl::Span<const DraftLimit> limits, int32_t max_tokens,
+                         const ExecutorLimits& executor_limits, const KvLayout& layout);
+
 // The layout that fits `memory`: `layout`, or, when `page_positions` is 0, with as many
 // positions as fit a page, a multiple of `granule`. INVALID_ARGUMENT when a page is too
 // small.

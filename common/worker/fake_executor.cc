@@ -120,6 +120,37 @@ GreatestLogit FakeExecutor::Greatest(int32_t row) {
   return greatest;
 }
 
+absl::Status FakeExecutor::Draft(absl::Span<const StepSequence> sequences,
+                                 absl::Span<const DraftLimit> limits,
+                                 std::vector<std::vector<GreatestLogit>>* drafts) {
+  ++num_drafts_;
+  RETURN_IF_ERROR(Forward(sequences));
+  drafts->assign(sequences.size(), {});
+  int32_t row = 0;
+  std::vector<GreatestLogit> first;
+  for (const StepSequence& sequence : sequences) {
+    first.push_back(sequence.num_logits > 0 ? Greatest(row++) : GreatestLogit());
+  }
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    if (limits[i].max_tokens == 0) continue;
+    GreatestLogit token = first[i];
+    int32_t position =
+        sequences[i].start_position + static_cast<int32_t>(sequences[i].token_ids.size());
+    while (true) {
+      (*drafts)[i].push_back(token);
+      const bool is_last = static_cast<int32_t>((*drafts)[i].size()) == limits[i].max_tokens;
+      if (is_last || !(token.probability >= limits[i].min_probability)) break;
+      const StepSequence next = {.start_position = position++,
+                                 .token_ids = {&token.token_id, 1},
+                                 .num_logits = 1,
+                                 .page_table = sequences[i].page_table};
+      RETURN_IF_ERROR(Forward({&next, 1}));
+      token = Greatest(0);
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Span<float> FakeExecutor::Row(int32_t row) {
   TANDEM_CHECK(row >= 0 && row < options_.limits.max_logits_rows);
   return absl::MakeSpan(logits_).subspan(size_t(row) * config_.vocab_size, config_.vocab_size);

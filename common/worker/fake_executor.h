@@ -19,6 +19,7 @@ struct FakeExecutorOptions {
   int32_t poison_token = -1;
   int32_t failing_token = -1;
   bool knows_greatest = false;  // as a device does
+  bool can_draft = false;       // as well
 };
 
 // The "KV" of a position is a hash of all tokens up to it, made from the hash in the page
@@ -34,11 +35,15 @@ class FakeExecutor final : public Executor {
   absl::Status Forward(absl::Span<const StepSequence> sequences) override;
   absl::Span<float> Logits(int32_t row) override;
   GreatestLogit Greatest(int32_t row) override;
+  bool can_draft() const override { return options_.can_draft; }
+  absl::Status Draft(absl::Span<const StepSequence> sequences, absl::Span<const DraftLimit> limits,
+                     std::vector<std::vector<GreatestLogit>>* drafts) override;
   int64_t weight_bytes() const override { return 1; }
   int64_t workspace_bytes() const override { return 2; }
 
   void set_failing_token(int32_t id) { options_.failing_token = id; }
   int32_t num_forwards() const { return num_forwards_; }
+  int32_t num_drafts() const { return num_drafts_; }
   int32_t num_rows_read() const { return num_rows_read_; }
 
  private:
@@ -54,6 +59,7 @@ class FakeExecutor final : public Executor {
   std::vector<float> logits_;
   int32_t num_rows_ = 0;
   int32_t num_forwards_ = 0;
+  int32_t num_drafts_ = 0;
   int32_t num_rows_read_ = 0;
 };
 

@@ -22,7 +22,8 @@
 namespace tandem::draft {
 
 // Proposes: one pass appends the certain tokens of all sequences of a step, then one
-// pass for each further draft token, over all sequences that still draft. Knows no gRPC.
+// pass for each further draft token, over all sequences that still draft; on a device that
+// drafts by itself plain greedy drafts are one call. Knows no gRPC.
 // Not thread-safe.
 class DraftEngine {
  public:
@@ -66,8 +67,15 @@ class DraftEngine {
   // Before each pass: a process that was stopped for a while must not write where it no
   // longer may.
   absl::Status CheckFence(const Entry& entry) const;
+  // The whole step by Executor::Draft, where that gives the same; false: nothing was run.
+  bool RunOnDevice(worker::ProposeStepResult& result);
+  bool MayRunOnDevice() const;
+  void TakeDraft(Entry& entry, absl::Span<const GreatestLogit> draft,
+                 worker::ProposeResult& result);
+  void RunOneByOne(worker::ProposeStepResult& result);
   void Draft(Entry& entry, int32_t row, worker::ProposeResult& result);
-  std::optional<Proposal> ProposeGreatest(const Entry& entry, int32_t row);
+  static bool IsProposal(const Entry& entry, const GreatestLogit& greatest);
+  static std::optional<Proposal> ProposeGreatest(const Entry& entry, const GreatestLogit& greatest);
   void Take(Entry& entry, const Proposal& proposal, worker::ProposeResult& result);
   // One pass over all entries that still draft; false when there is none.
   bool RunDraftPass(worker::ProposeStepResult& result);
@@ -85,6 +93,9 @@ class DraftEngine {
   std::vector<Entry> entries_;            // of this step; memory kept
   std::vector<worker::ForwardWork> works_;
   std::vector<int32_t> work_entries_;  // entry of each work of a draft pass
+  std::vector<StepSequence> device_sequences_;
+  std::vector<DraftLimit> device_limits_;
+  std::vector<std::vector<GreatestLogit>> device_drafts_;
 };
 
 }  // namespace tandem::draft

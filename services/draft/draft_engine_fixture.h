@@ -31,11 +31,12 @@ inline constexpr int32_t kPoison = 48;
 
 class Bench {
  public:
-  explicit Bench(bool knows_greatest = false)
+  explicit Bench(bool knows_greatest = false, bool can_draft = false)
       : executor_({.page_positions = 0,
                    .poison_token = kPoison,
                    .failing_token = 49,
-                   .knows_greatest = knows_greatest}),
+                   .knows_greatest = knows_greatest,
+                   .can_draft = can_draft}),
         pool_(MakePool(kEpoch)),
         server_(PoolServer::Start(path(), &pool_).value()),
         free_(kNumPages),

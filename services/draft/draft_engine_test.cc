@@ -144,6 +144,48 @@ TEST(DraftEngineTest, GreedyDraftsNeedNoRows) {
   EXPECT_EQ(poisoned.status.code(), absl::StatusCode::kInternal);
 }
 
+// A device that drafts by itself is asked once for a step, and says what token by token says, up to
+// an id that is never chosen.
+TEST(DraftEngineTest, AWholeDraftIsOneCallWhereTheDeviceCan) {
+  Bench one_by_one(/*knows_greatest=*/true);
+  Bench at_once(/*knows_greatest=*/true, /*can_draft=*/true);
+  ProposeStepResult results[2];
+  int i = 0;
+  for (Bench* bench : {&one_by_one, &at_once}) {
+    WorkerStep step;
+    for (int64_t id = 1; id <= 4; ++id) {
+      bench->Open(id);
+      step.sequences.push_back({.sequence = SequenceId(id),
+                                .token_ids = {static_cast<int32_t>(id), 7},
+                                .pages = bench->Pages(64),
+                                .num_draft_tokens = static_cast<int32_t>(4 * id - 4),
+                                .min_confidence = id == 3 ? 0.35f : 0.0f});
+    }
+    results[i++] = bench->Run(step);
+  }
+  EXPECT_EQ(at_once.executor().num_drafts(), 1);
+  EXPECT_EQ(one_by_one.executor().num_drafts(), 0);
+  for (size_t k = 0; k < 4; ++k) {
+    const ProposeResult& expected = results[0].results[k];
+    const ProposeResult& actual = results[1].results[k];
+    ASSERT_TRUE(actual.status.ok());
+    ASSERT_LE(actual.draft_token_ids.size(), expected.draft_token_ids.size());
+    for (size_t t = 0; t < actual.draft_token_ids.size(); ++t) {
+      EXPECT_EQ(actual.draft_token_ids[t], expected.draft_token_ids[t]) << k << " " << t;
+      EXPECT_EQ(actual.draft_probs[t], expected.draft_probs[t]) << k << " " << t;
+    }
+  }
+  // The history is what was run: the next step goes on from there.
+  const auto num_drafts = static_cast<int32_t>(results[1].results[3].draft_token_ids.size());
+  ASSERT_GE(num_drafts, 6);
+  EXPECT_TRUE(at_once
+                  .RunOne({.sequence = SequenceId(4),
+                           .start_position = 2 + num_drafts - 1,
+                           .token_ids = {1},
+                           .num_draft_tokens = 2})
+                  .status.ok());
+}
+
 TEST(DraftEngineTest, RejectionWritesWhatTheDraftsWereDrawnFrom) {
   Bench bench;
   bench.Open(1, {.temperature = 1.0f, .seed = 9, .rule = AcceptanceRule::kRejection});
@@ -198,29 +240,31 @@ TEST(DraftEngineTest, BadEntriesFailAloneAndTheNextGoodStepWorks) {
       {"not finite", StatusCode::kInternal, [](auto& s) { s.token_ids = {kPoison}; }},
       {"pass fails", StatusCode::kInternal, [](auto& s) { s.token_ids = {49}; }},
   };
-  Bench bench;
-  bench.Open(1);
-  bench.Open(2);
-  ASSERT_TRUE(
-      bench.RunOne({.sequence = SequenceId(1), .token_ids = {1, 2, 3}, .pages = bench.Pages(16)})
-          .status.ok());
-  const SequenceStep good = {
-      .sequence = SequenceId(1), .start_position = 3, .token_ids = {4}, .num_draft_tokens = 3};
-  const SequenceStep other = {.sequence = SequenceId(2),
-                              .token_ids = {7, 8},
-                              .pages = bench.Pages(16),
-                              .num_draft_tokens = 3};
-  const auto expected = bench.RunOne(good).draft_token_ids;
-  const auto expected_other = bench.RunOne(other).draft_token_ids;
-  for (const auto& bad : kBad) {
-    SCOPED_TRACE(bad.what);
-    SequenceStep entry = good;
-    bad.spoil(entry);
-    const ProposeStepResult result = bench.Run({.sequences = {entry, other}});
-    ASSERT_TRUE(result.status.ok());
-    EXPECT_EQ(result.results[0].status.code(), bad.code) << result.results[0].status;
-    EXPECT_EQ(result.results[1].draft_token_ids, expected_other);
-    EXPECT_EQ(bench.RunOne(good).draft_token_ids, expected);
+  for (const bool can_draft : {false, true}) {
+    Bench bench(can_draft, can_draft);
+    bench.Open(1);
+    bench.Open(2);
+    ASSERT_TRUE(
+        bench.RunOne({.sequence = SequenceId(1), .token_ids = {1, 2, 3}, .pages = bench.Pages(16)})
+            .status.ok());
+    const SequenceStep good = {
+        .sequence = SequenceId(1), .start_position = 3, .token_ids = {4}, .num_draft_tokens = 3};
+    const SequenceStep other = {.sequence = SequenceId(2),
+                                .token_ids = {7, 8},
+                                .pages = bench.Pages(16),
+                                .num_draft_tokens = 3};
+    const auto expected = bench.RunOne(good).draft_token_ids;
+    const auto expected_other = bench.RunOne(other).draft_token_ids;
+    for (const auto& bad : kBad) {
+      SCOPED_TRACE(bad.what);
+      SequenceStep entry = good;
+      bad.spoil(entry);
+      const ProposeStepResult result = bench.Run({.sequences = {entry, other}});
+      ASSERT_TRUE(result.status.ok());
+      EXPECT_EQ(result.results[0].status.code(), bad.code) << result.results[0].status;
+      EXPECT_EQ(result.results[1].draft_token_ids, expected_other);
+      EXPECT_EQ(bench.RunOne(good).draft_token_ids, expected);
+    }
   }
 }
 

@@ -1,0 +1,51 @@
+// What lies between two tokens of a draft when nobody asks the host: the likeliest tokens of a
+// step become the next step's rows.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "common/kernels/cuda/attention.h"
+#include "common/kernels/cuda/step_rows.h"
+
+namespace tandem::cuda {
+
+// Loops inside a graph: CUDA 12.4 has them too, with other calls.
+inline constexpr bool kHasDraftLoop = CUDART_VERSION >= 13000;
+
+// A sequence that drafts, as the host stages it; it moves on with the draft.
+struct DraftRow {
+  int32_t token_row;      // of the embedding: the last token that was run
+  int32_t position;       // of it
+  int32_t table_offset;   // of the sequence's page table
+  int32_t max_tokens;     // above 0
+  float min_probability;  // a token that is below it is the last one
+  int32_t num_tokens;     // drafted, 0 at first
+};
+
+inline constexpr int32_t kMaxDraftRows = 1024;
+
+struct DraftLoopCall {
+  int32_t* num_drafts = nullptr;
+  DraftRow* rows = nullptr;            // [*num_drafts], of each logits row in order
+  const RowChoice* choices = nullptr;  // [*num_drafts], of the step that ended
+  RowChoice* drafted = nullptr;        // [*num_drafts][max_tokens]: the choices of each row
+  int32_t max_tokens = 0;              // of any row
+
+  // The next step, one row for each sequence. One that has ended runs its last row again, which
+  // leaves the same keys and values: so rows keep their places.
+  StepCounts* counts = nullptr;
+  int32_t* token_rows = nullptr;
+  int32_t* positions = nullptr;
+  RowGroup* groups = nullptr;
+};
+
+#if CUDART_VERSION >= 13000
+// Takes the choices of a step and writes the next step; `condition` becomes whether any sequence
+// goes on. Requires at most kMaxDraftRows.
+cudaError_t LaunchNextDrafts(const DraftLoopCall& call, cudaGraphConditionalHandle condition,
+                             cudaStream_t stream);
+#endif
+
+}  // namespace tandem::cuda
