@@ -93,7 +93,8 @@ class CudaExecutor final : public Executor {
     ASSIGN_OR_RETURN(layout_, FitLayout(layout_, options_.page_positions, cuda::kTilePositions,
                                         memory, config_));
     memory_ = memory;
-    return forward_->Attach(memory_, layout_);
+    RETURN_IF_ERROR(forward_->Attach(memory_, layout_));
+    return options_.warms_up ? forward_->WarmUp() : absl::OkStatus();
   }
 
   absl::Status Forward(absl::Span<const StepSequence> sequences) override {

@@ -23,6 +23,7 @@ struct CudaExecutorOptions {
   int32_t page_positions = 0;
   CudaWeightChoices weights;
   bool with_probabilities = false;  // of the greatest logits, which a draft wants to know
+  bool warms_up = false;            // AttachKv makes the graphs of common steps: for servers
   // Bytes of the file uploaded so far, and in all. May be empty.
   std::function<void(int64_t done_bytes, int64_t total_bytes)> progress;
 };

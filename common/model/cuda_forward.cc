@@ -176,6 +176,13 @@ void CudaForward::RoundUpShape(const cuda::StepCounts& counts, bool is_one_group
       is_one_group_each && shape->max_groups * shape->max_chunks * tiles <= kMaxPartialTiles;
   if (!shape->splits_chunks) shape->max_chunks = 0;
   shape->max_logits_rows = counts.num_logits_rows == 0 ? 0 : Bucket(counts.num_logits_rows, 8);
+  // Large steps hardly feel the bounds: fewer graphs serve them.
+  if (shape->max_rows <= cuda::kMaxFewRows) return;
+  shape->max_groups = shape->max_rows;
+  shape->max_group_rows = cuda::GroupRows(heads);
+  shape->splits_chunks = false;
+  shape->max_chunks = 0;
+  shape->gathers_logits = shape->max_logits_rows > 0;
 }
 
 absl::Status CudaForward::Upload() {

@@ -91,13 +91,16 @@ class CudaForward {
   // Pages that later steps use; page tables have at most `max_pages` entries a sequence.
   absl::Status Attach(const KvMemory& memory, const KvLayout& layout);
 
+  // Makes the graphs of common steps: the first requests would wait for them.
+  absl::Status WarmUp();
+
   // Returns when the step is done. DEADLINE_EXCEEDED when the device does not answer.
   absl::Status Run(absl::Span<const StepSequence> sequences);
 
   // See Executor::Draft; `limits` at most kMaxLoopTokens.
   absl::Status Draft(absl::Span<const StepSequence> sequences, absl::Span<const DraftLimit> limits,
                      std::vector<std::vector<GreatestLogit>>* drafts);
-  bool can_draft() const { return cuda::kHasDraftLoop && with_probabilities_; }
+  bool can_draft() const { return can_draft_; }
 
   // Row `row` of the last Run's logits [vocab], copied when it is first asked for.
   absl::StatusOr<absl::Span<float>> Logits(int32_t row);
@@ -112,7 +115,8 @@ class CudaForward {
       : config_(config),
         weights_(weights),
         limits_(limits),
-        with_probabilities_(with_probabilities) {}
+        with_probabilities_(with_probabilities),
+        can_draft_(cuda::kHasDraftLoop && with_probabilities) {}
 
   absl::Status Allocate(DeviceLedger* ledger);
   cuda::Activations TakeActivations(int64_t rows, int64_t cols);
@@ -145,6 +149,9 @@ class CudaForward {
                                                 const CudaStepShape& next);
   absl::Status RecordDraftLoop(const CudaStepShape& first, const CudaStepShape& next,
                                cudaGraph_t graph);
+  // cuda_warm_up.cc
+  absl::Status RunEmpty(const CudaStepShape& shape, cudaGraphExec_t graph);
+  absl::Status WarmUpDrafts();
   void DropGraphs();
   absl::Status WaitForDevice();
   void ExpandTrimmed(float* logits) const;
@@ -158,6 +165,7 @@ class CudaForward {
   const CudaWeights& weights_;
   ExecutorLimits limits_;
   const bool with_probabilities_;
+  bool can_draft_;
   cudaStream_t stream_ = nullptr;
   cudaEvent_t done_ = nullptr;
   bool may_overlap_ = false;

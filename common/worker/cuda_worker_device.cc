@@ -67,6 +67,7 @@ class CudaDevice : public WorkerDevice {
                .weights = {.quantize_to_nf4 = options.quantize_to_nf4,
                            .embedding_on_device = options.embedding_on_device},
                .with_probabilities = options.role == Role::kDraft,
+               .warms_up = true,
                .progress = on_progress});
   }
 
