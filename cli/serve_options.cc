@@ -79,7 +79,7 @@ void AddScheduling(CLI::App& command, ServeOptions& options) {
       ->capture_default_str();
   command
       .add_option("--prefill-stretch", options.prefill_stretch,
-                  "how many times longer prompts may make the steps of others")
+                  "how many times longer a prompt may make the steps of others")
       ->check(CLI::Range(1.0, 1000.0))
       ->capture_default_str();
   command

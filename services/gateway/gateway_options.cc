@@ -25,7 +25,7 @@ void AddAdmission(CLI::App& app, GatewayOptions& options) {
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
       ->capture_default_str();
   app.add_option("--prefill-stretch", options.prefill_stretch,
-                 "how many times longer prompts may make the steps of others")
+                 "how many times longer a prompt may make the steps of others")
       ->check(CLI::Range(1.0, 1000.0))
       ->capture_default_str();
 }

@@ -28,7 +28,7 @@ struct EngineOptions {
   int32_t max_context = 0;    // prompt + output; 0: the target's context
   int32_t max_draft_length = 16;
   int32_t prefill_chunk_tokens = 256;  // of all sequences in one step beside decodes, at most
-  // How many times longer a step may take because of prompts in it; see PrefillPacer.
+  // How many times longer a step may take because of a prompt in it; see PrefillPacer.
   double prefill_stretch = 1.5;
   // Waiting this long is worth one of priority.
   absl::Duration priority_aging = absl::Seconds(5);

@@ -6,8 +6,8 @@
 namespace tandem::gateway {
 
 // Those who wait for their next token should hardly notice that another's prompt is read. But
-// when more wait for their first token than for their next one, a step may take longer in that
-// proportion: all who wait count the same, and a batch that fills slowly is slow for all.
+// each prompt that waits may have that much of a step: many who come at once are soon all
+// served, and a batch that fills slowly is slow for all.
 // A step with a chunk of it costs `fixed` (all KV of the prompt so far is read again) and
 // `per_token` seconds more; both are learned from the steps that were run. Not thread-safe.
 class PrefillPacer {
@@ -23,8 +23,8 @@ class PrefillPacer {
   explicit PrefillPacer(const Options& options) : options_(options) {}
 
   // Tokens for the next step, at least 1. `plain_seconds` is what it costs without any, 0: not
-  // known yet; `crowd` is how many wait for their first token for each that waits for its next.
-  int32_t Budget(double plain_seconds, double crowd) const;
+  // known yet; `num_prompts` wait for their first token.
+  int32_t Budget(double plain_seconds, int32_t num_prompts) const;
 
   // A finished step of decodes and `num_tokens` > 0 of prefill. `row_seconds` is what one more
   // row costs a step, 0: not known.
@@ -33,12 +33,15 @@ class PrefillPacer {
   void ObserveAlone(int32_t num_tokens, double seconds);
 
   double fixed_seconds() const { return fixed_; }
-  double token_seconds() const { return per_token_; }
+  // The less of what a row costs beside decodes, where a few more may cost as much as many, and
+  // of what a token costs in a step of prompts. 0: not known yet.
+  double token_seconds() const;
 
  private:
   Options options_;
   double fixed_ = 0.0;
-  double per_token_ = 0.0;
+  double row_token_ = 0.0;    // 0: not known yet
+  double alone_token_ = 0.0;  // same
 };
 
 }  // namespace tandem::gateway

@@ -15,7 +15,7 @@ struct Machine {
   static constexpr double kPlain = 0.010;
 
   double Run(PrefillPacer* pacer) const {
-    const int32_t tokens = pacer->Budget(kPlain, 1.0);
+    const int32_t tokens = pacer->Budget(kPlain, 1);
     const double seconds = kPlain + fixed + tokens * per_token;
     pacer->ObserveMixed(tokens, seconds, kPlain, row_seconds);
     return seconds / kPlain;
@@ -44,35 +44,46 @@ TEST(PrefillPacerTest, AFixedCostStretchesAStepFurtherButNotWithoutBound) {
   for (int i = 0; i < 60; ++i) stretch = machine.Run(&pacer);
   EXPECT_GT(stretch, 1.5);
   EXPECT_LT(stretch, 1.95);
-  EXPECT_GE(pacer.Budget(Machine::kPlain, 1.0), 5);
+  EXPECT_GE(pacer.Budget(Machine::kPlain, 1), 5);
 }
 
 TEST(PrefillPacerTest, ThereIsAlwaysSomeProgressAndNeverTooMuch) {
   PrefillPacer pacer({.stretch = 1.2, .max_stretch = 1.3, .max_tokens = 64});
-  EXPECT_EQ(pacer.Budget(0.0, 1.0), 16);
+  EXPECT_EQ(pacer.Budget(0.0, 1), 16);
   pacer.ObserveAlone(256, 256.0);  // a second for each token
-  EXPECT_EQ(pacer.Budget(0.001, 1.0), 2);
-  EXPECT_EQ(pacer.Budget(1e9, 1.0), 64);
+  EXPECT_EQ(pacer.Budget(0.001, 1), 2);
+  EXPECT_EQ(pacer.Budget(1e9, 1), 64);
 }
 
-TEST(PrefillPacerTest, AStepMayTakeLongerWhereMoreWaitForTheirFirstToken) {
+TEST(PrefillPacerTest, EachPromptThatWaitsMayHaveItsPartOfAStep) {
   PrefillPacer pacer({.stretch = 1.5, .max_tokens = 64});
   const Machine machine;
   for (int i = 0; i < 20; ++i) machine.Run(&pacer);
-  const int32_t alone = pacer.Budget(Machine::kPlain, 1.0);
-  EXPECT_NEAR(pacer.Budget(Machine::kPlain, 4.0), 4 * alone, 4);
-  EXPECT_EQ(pacer.Budget(Machine::kPlain, 0.1), alone);
-  EXPECT_EQ(pacer.Budget(1e9, 3.0), 3 * 64);
+  const int32_t alone = pacer.Budget(Machine::kPlain, 1);
+  EXPECT_NEAR(pacer.Budget(Machine::kPlain, 4), 4 * alone, 4);
+  EXPECT_EQ(pacer.Budget(Machine::kPlain, 0), alone);
+  EXPECT_EQ(pacer.Budget(1e9, 3), 3 * 64);
+}
+
+// Where the next row fills another block of rows it costs as much as the whole block: what a token
+// costs in a step of prompts says more.
+TEST(PrefillPacerTest, ADearNextRowDoesNotHoldUpPrompts) {
+  PrefillPacer pacer({.stretch = 1.5});
+  pacer.ObserveAlone(256, 256 * 0.0001);
+  const Machine machine{.per_token = 0.0001, .row_seconds = 0.001};
+  for (int i = 0; i < 20; ++i) machine.Run(&pacer);
+  EXPECT_NEAR(machine.Run(&pacer), 1.5, 0.06);
+  EXPECT_GE(pacer.Budget(Machine::kPlain, 1), 45);
 }
 
 TEST(PrefillPacerTest, OneOddMeasurementDoesNotStopPrefill) {
   PrefillPacer pacer({.stretch = 1.5});
   const Machine machine;
   for (int i = 0; i < 20; ++i) machine.Run(&pacer);
-  const int32_t before = pacer.Budget(Machine::kPlain, 1.0);
+  const int32_t before = pacer.Budget(Machine::kPlain, 1);
   pacer.ObserveMixed(before, 5.0, Machine::kPlain, 0.0005);
   for (int i = 0; i < 8; ++i) machine.Run(&pacer);
-  EXPECT_GE(pacer.Budget(Machine::kPlain, 1.0), before / 2);
+  EXPECT_GE(pacer.Budget(Machine::kPlain, 1), before / 2);
 }
 
 }  // namespace

@@ -100,8 +100,8 @@ int32_t Engine::Impl::PrefillBudget(int32_t num_decoding, int32_t num_prefilling
   const int32_t most = std::max(1, target_.facts->max_step_tokens - num_decoding);
   if (num_decoding == 0) return most;
   const StepCosts& costs = planner_.costs();
-  return std::min(most, pacer_.Budget(costs.knows_verify() ? costs.Verify(num_decoding) : 0.0,
-                                      static_cast<double>(num_prefilling) / num_decoding));
+  return std::min(
+      most, pacer_.Budget(costs.knows_verify() ? costs.Verify(num_decoding) : 0.0, num_prefilling));
 }
 
 // Prompt tokens of each in the next step. Another comes first each time: a budget that is
