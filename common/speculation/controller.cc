@@ -16,6 +16,10 @@ constexpr int32_t kProbeTokens = 2;
 // this many costs well below 1 %.
 constexpr int32_t kCalibrationInterval = 400;
 
+// Drafts of several sequences promise at least so many times the tokens a second of a plain step:
+// of many plans the best looks better than it is, and they gain or lose little.
+constexpr double kLeastGainTogether = 1.03;
+
 // A looked-up draft is taken when it promises this share of the draft model's tokens.
 constexpr double kLookupPreference = 0.8;
 
@@ -204,9 +208,12 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
     return plans;
   }
   StepPlan best = PlanAtDepth(prospects, num_prefill_tokens, 0, 0.0);
+  const double least_rate =
+      (num_sequences > 1 ? kLeastGainTogether : 1.0) * best.tokens / best.seconds;
   for (int32_t depth = 1; depth <= kMaxDraftLength && !calibrating; ++depth) {
     for (const double least_survival : {0.0, 0.1, 0.25, 0.4, 0.6, 0.8, 0.9}) {
       StepPlan step = PlanAtDepth(prospects, num_prefill_tokens, depth, least_survival);
+      if (step.tokens < least_rate * step.seconds) continue;
       if (step.tokens * best.seconds > best.tokens * step.seconds) best = std::move(step);
     }
   }
