@@ -161,26 +161,25 @@ CudaStepShape CudaForward::Stage(absl::Span<const StepSequence> sequences) {
   return shape;
 }
 
+// The bounds that matter for time, so that few graphs serve all steps.
 void CudaForward::RoundUpShape(const cuda::StepCounts& counts, bool is_one_group_each,
                                CudaStepShape* shape) const {
+  const int32_t heads = config_.num_heads / config_.num_kv_heads;
+  const int32_t one_tile_rows = std::max(cuda::kTileQueries / heads, 1);
   shape->max_rows = std::min(Bucket(counts.num_rows, 8),
                              static_cast<int32_t>(RoundUp(limits_.max_step_tokens, kRowsOfBlock)));
   shape->max_groups = Bucket(counts.num_row_groups, 1);
   shape->max_chunks = Bucket(shape->max_chunks, 1);
-  const int32_t heads = config_.num_heads / config_.num_kv_heads;
-  const int32_t one_tile_rows = std::max(cuda::kTileQueries / heads, 1);
   shape->max_group_rows =
       shape->max_group_rows <= one_tile_rows ? one_tile_rows : cuda::GroupRows(heads);
-  const int32_t tiles = cuda::QueryTiles(shape->max_group_rows, heads);
-  shape->splits_chunks =
-      is_one_group_each && shape->max_groups * shape->max_chunks * tiles <= kMaxPartialTiles;
-  if (!shape->splits_chunks) shape->max_chunks = 0;
   shape->max_logits_rows = counts.num_logits_rows == 0 ? 0 : Bucket(counts.num_logits_rows, 8);
-  // Large steps hardly feel the bounds: fewer graphs serve them.
-  if (shape->max_rows <= cuda::kMaxFewRows) return;
+  const int32_t tiles = cuda::QueryTiles(shape->max_group_rows, heads);
+  shape->splits_chunks = is_one_group_each && shape->max_rows <= cuda::kMaxFewRows &&
+                         shape->max_groups * shape->max_chunks * tiles <= kMaxPartialTiles;
+  if (shape->splits_chunks) return;
+  // A step with prompts hardly feels these.
   shape->max_groups = shape->max_rows;
   shape->max_group_rows = cuda::GroupRows(heads);
-  shape->splits_chunks = false;
   shape->max_chunks = 0;
   shape->gathers_logits = shape->max_logits_rows > 0;
 }

@@ -150,6 +150,7 @@ class CudaForward {
   absl::Status RecordDraftLoop(const CudaStepShape& first, const CudaStepShape& next,
                                cudaGraph_t graph);
   // cuda_warm_up.cc
+  std::vector<CudaStepShape> CommonShapes() const;
   absl::Status RunEmpty(const CudaStepShape& shape, cudaGraphExec_t graph);
   absl::Status WarmUpDrafts();
   void DropGraphs();

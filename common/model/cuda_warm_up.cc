@@ -11,42 +11,40 @@
 namespace tandem {
 namespace {
 
-// Steps of `num_sequences` sequences with `num_tokens` each, the first at `position`.
-struct CommonStep {
-  int32_t num_sequences;
-  int32_t num_tokens;
-  int32_t num_logits;  // of each
-  int32_t position = 0;
-};
-
-constexpr int32_t kPositions[] = {0, 256, 512};  // one chunk of attention, two, three or four
-
-std::vector<CommonStep> CommonSteps(const ExecutorLimits& limits) {
-  std::vector<CommonStep> steps;
-  for (int32_t tokens = 2; tokens <= limits.max_step_tokens; tokens *= 2) {
-    for (const int32_t logits : {0, 1}) {
-      steps.push_back({.num_sequences = 1, .num_tokens = tokens, .num_logits = logits});
-    }
-    // A prompt beside many decodes.
-    if (tokens > cuda::kMaxFewRows) steps.push_back({32, tokens / 32, 1});
-  }
-  for (const int32_t position : kPositions) {
-    for (const int32_t sequences : {1, 2, 4, 8, 16, 32}) {
-      steps.push_back({sequences, 1, 1, position});
-    }
-    for (const int32_t sequences : {1, 2, 4}) {
-      for (const int32_t rows : {4, 8}) steps.push_back({sequences, rows, rows, position});
-    }
-  }
-  std::erase_if(steps, [&](const CommonStep& step) {
-    return step.num_sequences * step.num_tokens > limits.max_step_tokens ||
-           step.num_sequences * step.num_logits > limits.max_logits_rows ||
-           step.position + step.num_tokens > limits.max_positions;
-  });
-  return steps;
-}
+constexpr int32_t kChunks[] = {1, 2, 4};  // of attention: contexts of up to 1024 positions
 
 }  // namespace
+
+std::vector<CudaStepShape> CudaForward::CommonShapes() const {
+  std::vector<CudaStepShape> shapes;
+  const auto add = [&](const cuda::StepCounts& counts, bool is_one_group_each,
+                       CudaStepShape shape) {
+    if (counts.num_rows > limits_.max_step_tokens ||
+        counts.num_logits_rows > limits_.max_logits_rows) {
+      return;
+    }
+    RoundUpShape(counts, is_one_group_each, &shape);
+    shapes.push_back(shape);
+  };
+  // Decodes and verifies, of 1 to 8 rows for each sequence.
+  for (int32_t rows = 8; rows <= cuda::kMaxFewRows; rows *= 2) {
+    for (int32_t groups = rows / 8; groups <= rows; groups *= 2) {
+      for (const int32_t group_rows : {1, cuda::kMaxGroupRows}) {
+        for (const int32_t chunks : kChunks) {
+          if (rows > 8 && chunks > 2) continue;
+          add({rows, groups, rows}, true, {.max_group_rows = group_rows, .max_chunks = chunks});
+        }
+      }
+    }
+  }
+  // Prompts, alone and beside decodes.
+  for (int32_t rows = 8; rows <= limits_.max_step_tokens; rows *= 2) {
+    for (const int32_t logits : {0, 8, 16, 32}) {
+      if (logits <= rows) add({rows, rows, logits}, false, {});
+    }
+  }
+  return shapes;
+}
 
 // One row that is of no sequence: it reads and writes the workspace alone, no page.
 absl::Status CudaForward::RunEmpty(const CudaStepShape& shape, cudaGraphExec_t graph) {
@@ -63,18 +61,7 @@ absl::Status CudaForward::RunEmpty(const CudaStepShape& shape, cudaGraphExec_t g
 }
 
 absl::Status CudaForward::WarmUp() {
-  const int32_t group_rows = cuda::GroupRows(config_.num_heads / config_.num_kv_heads);
-  for (const CommonStep& step : CommonSteps(limits_)) {
-    const bool is_one_group_each = step.num_tokens <= group_rows;
-    CudaStepShape shape = {
-        .max_group_rows = std::min(step.num_tokens, group_rows),
-        .max_chunks = cuda::NumChunks(step.position + step.num_tokens),
-        .gathers_logits = step.num_logits > 0 && step.num_logits < step.num_tokens};
-    RoundUpShape(
-        {.num_rows = step.num_sequences * step.num_tokens,
-         .num_row_groups = step.num_sequences * ((step.num_tokens + group_rows - 1) / group_rows),
-         .num_logits_rows = step.num_sequences * step.num_logits},
-        is_one_group_each, &shape);
+  for (const CudaStepShape& shape : CommonShapes()) {
     ASSIGN_OR_RETURN(const cudaGraphExec_t graph, GraphFor(shape));
     RETURN_IF_ERROR(RunEmpty(shape, graph));
   }
@@ -83,20 +70,17 @@ absl::Status CudaForward::WarmUp() {
 
 // A driver that cannot run loops in graphs is found out here.
 absl::Status CudaForward::WarmUpDrafts() {
-  for (const int32_t position : kPositions) {
+  for (const int32_t chunks : kChunks) {
     for (const int32_t sequences : {1, 2, 4, 8}) {
       // After a verify a sequence has one or two tokens to run.
       for (const int32_t tokens : {1, 2}) {
         if (!can_draft() || sequences > max_draft_rows_ ||
-            sequences * tokens > limits_.max_step_tokens ||
-            position + kMaxLoopTokens > limits_.max_positions) {
+            sequences * tokens > limits_.max_step_tokens) {
           continue;
         }
-        CudaStepShape first = {.max_group_rows = tokens,
-                               .max_chunks = cuda::NumChunks(position + tokens),
-                               .gathers_logits = tokens > 1};
-        CudaStepShape next = {.max_group_rows = 1,
-                              .max_chunks = cuda::NumChunks(position + kMaxLoopTokens)};
+        CudaStepShape first = {
+            .max_group_rows = tokens, .max_chunks = chunks, .gathers_logits = tokens > 1};
+        CudaStepShape next = {.max_group_rows = 1, .max_chunks = chunks};
         RoundUpShape({sequences * tokens, sequences, sequences}, true, &first);
         RoundUpShape({sequences, sequences, sequences}, true, &next);
         const absl::StatusOr<cudaGraphExec_t> graph = DraftGraphFor(first, next);

@@ -196,6 +196,33 @@ TEST(DraftPlannerTest, ADraftTooSlowToPayIsLeftAlone) {
   EXPECT_GT(run.speedup(), 0.97);
 }
 
+// A draft that is not sure of itself proposes nothing and costs all the same. What lookups win on
+// the side is not for it to spend.
+TEST(DraftPlannerTest, ADraftThatBreaksOffIsLeftAlone) {
+  DraftPlanner planner;
+  const Workers workers;
+  SequenceDraftState state;
+  int32_t num_asked = 0;
+  for (int32_t step = 0; step < 400; ++step) {
+    DraftRequest request;
+    request.state = &state;
+    if (step % 4 == 0) request.match = {.length = 8};
+    const DraftPlan plan = planner.Plan({&request, 1}, 0)[0];
+    const bool asks = plan.source == DraftSource::kDraft;
+    const int32_t length = asks ? 0 : plan.num_draft_tokens;
+    num_asked += asks ? 1 : 0;
+    planner.costs().ObserveVerify(1 + length, workers.Verify(1 + length));
+    const std::vector<DraftPlanner::Outcome> outcomes = {{&state, plan, length, length}};
+    planner.Record(outcomes);
+    if (!asks) continue;
+    planner.costs().ObservePropose(1, 1, workers.Propose(1));
+    const std::vector<DraftPlanner::DraftWork> work = {{&state, 1}};
+    planner.RecordDraftTime(work, 1, workers.Propose(1));
+  }
+  EXPECT_GT(num_asked, 0);
+  EXPECT_LT(num_asked, 40);
+}
+
 TEST(DraftPlannerTest, SpeedsABatchUpTogether) {
   DraftPlanner planner;
   // Propose is shared: for one sequence of eight alone it would not pay.
