@@ -36,7 +36,7 @@ nlohmann::json Measure(const std::string& shape, bool is_quick) {
                         {"read_bandwidth", bandwidth}};
   const std::vector<int32_t> contexts =
       is_quick ? std::vector<int32_t>{0, 2048} : std::vector<int32_t>{0, 2048, 8192, 16384, 32000};
-  BenchModel bench(config, weights.weights(), KvType::k4, 33 * 1024);
+  BenchModel bench(config, weights.weights(), KvType::k4, 33 * 1024, shape != "8b");
   out["workspace_bytes"] = bench.workspace_bytes();
   for (const int32_t rows : {1, 2, 4, 8, 9, 16, 32}) {
     out["rows_ms"][std::to_string(rows)] = bench.Step(0, rows, rows);
@@ -49,6 +49,7 @@ nlohmann::json Measure(const std::string& shape, bool is_quick) {
   out["kv_4bit"] = MeasureKv(bench, contexts);
   constexpr int32_t kDraftTokens = 8;
   for (const int32_t context : {0, 2048}) {
+    if (shape == "8b") break;  // no draft
     out["draft_in_one_graph_ms_a_token"][std::to_string(context)] =
         MedianMilliseconds(15, [&] { bench.Draft(context, kDraftTokens); }) / kDraftTokens;
   }
@@ -59,9 +60,9 @@ nlohmann::json Measure(const std::string& shape, bool is_quick) {
   for (int32_t start = 0; start < 2048; start += 1024) prefill += bench.Step(start, 1024, 1, 3);
   out["prefill_2k_tokens_per_second"] = 2048.0 / (prefill * 1e-3);
   if (!is_quick) {
-    BenchModel half(config, weights.weights(), KvType::kF16, 33 * 1024);
+    BenchModel half(config, weights.weights(), KvType::kF16, 33 * 1024, false);
     out["kv_f16"] = MeasureKv(half, {0, 2048, 32000});
-    BenchModel eight(config, weights.weights(), KvType::k8, 33 * 1024);
+    BenchModel eight(config, weights.weights(), KvType::k8, 33 * 1024, false);
     out["kv_8bit"] = MeasureKv(eight, {0, 2048, 32000});
   }
   return out;
@@ -71,7 +72,7 @@ nlohmann::json MeasureContext(const std::string& shape, int32_t context) {
   const ModelConfig config = ShapeOf(shape);
   DeviceLedger ledger;
   const RandomWeights weights(config, &ledger);
-  BenchModel bench(config, weights.weights(), KvType::k4, 33 * 1024);
+  BenchModel bench(config, weights.weights(), KvType::k4, 33 * 1024, shape != "8b");
   return MeasureKv(bench, {context});
 }
 

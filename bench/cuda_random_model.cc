@@ -128,7 +128,7 @@ double MedianMilliseconds(int turns, const std::function<void()>& run) {
 }
 
 BenchModel::BenchModel(const ModelConfig& config, const CudaWeights& weights, KvType kv_type,
-                       int32_t positions)
+                       int32_t positions, bool is_draft)
     : layout_({.num_layers = config.num_layers,
                .num_kv_heads = config.num_kv_heads,
                .head_dim = config.head_dim,
@@ -137,7 +137,7 @@ BenchModel::BenchModel(const ModelConfig& config, const CudaWeights& weights, Kv
                .page_positions = 64}) {
   const ExecutorLimits limits = {
       .max_step_tokens = 1024, .max_logits_rows = 32, .max_positions = positions};
-  forward_ = CudaForward::Create(config, weights, limits, true, &ledger_).value();
+  forward_ = CudaForward::Create(config, weights, limits, is_draft, &ledger_).value();
   const int32_t num_pages = positions / 64;
   pages_ = DeviceBuffer::Allocate(&ledger_, MemoryKind::kKvPages,
                                   int64_t{num_pages} * layout_.page_bytes())

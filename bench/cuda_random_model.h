@@ -44,9 +44,9 @@ double MedianMilliseconds(int turns, const std::function<void()>& run);
 // A forward pass over a pool of one KV type.
 class BenchModel {
  public:
-  // `config` and `weights` are borrowed; contexts of up to `positions`.
+  // `config` and `weights` are borrowed; contexts of up to `positions`. `is_draft`: Draft works.
   BenchModel(const ModelConfig& config, const CudaWeights& weights, KvType kv_type,
-             int32_t positions);
+             int32_t positions, bool is_draft);
   // One step of `rows` rows of one sequence at `position`.
   void Run(int32_t position, int32_t rows, int32_t logits);
   // A draft of `tokens` tokens after one row at `position`, in one graph.

@@ -27,7 +27,7 @@ struct Model {
   explicit Model(const std::string& shape)
       : config(ShapeOf(shape)),
         weights(config, &ledger),
-        bench(config, weights.weights(), KvType::k4, 9 * 1024) {}
+        bench(config, weights.weights(), KvType::k4, 9 * 1024, shape != "8b") {}
 
   DeviceLedger ledger;
   ModelConfig config;
