@@ -105,6 +105,7 @@ class CudaExecutor final : public Executor {
   }
 
   bool can_draft() const override { return forward_->can_draft(); }
+  std::string draft_note() const override { return forward_->draft_note(); }
 
   absl::Status Draft(absl::Span<const StepSequence> sequences, absl::Span<const DraftLimit> limits,
                      std::vector<std::vector<GreatestLogit>>* drafts) override {

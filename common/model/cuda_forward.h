@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -101,6 +102,7 @@ class CudaForward {
   absl::Status Draft(absl::Span<const StepSequence> sequences, absl::Span<const DraftLimit> limits,
                      std::vector<std::vector<GreatestLogit>>* drafts);
   bool can_draft() const { return can_draft_; }
+  const std::string& draft_note() const { return draft_note_; }
 
   // Row `row` of the last Run's logits [vocab], copied when it is first asked for.
   absl::StatusOr<absl::Span<float>> Logits(int32_t row);
@@ -167,6 +169,7 @@ class CudaForward {
   ExecutorLimits limits_;
   const bool with_probabilities_;
   bool can_draft_;
+  std::string draft_note_;  // what the driver said
   cudaStream_t stream_ = nullptr;
   cudaEvent_t done_ = nullptr;
   bool may_overlap_ = false;

@@ -2,11 +2,9 @@
 // its kernels takes milliseconds, more than most steps.
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/device/cuda_status.h"
 #include "common/model/cuda_forward.h"
-#include "common/telemetry/log.h"
 
 namespace tandem {
 namespace {
@@ -85,7 +83,7 @@ absl::Status CudaForward::WarmUpDrafts() {
         RoundUpShape({sequences, sequences, sequences}, true, &next);
         const absl::StatusOr<cudaGraphExec_t> graph = DraftGraphFor(first, next);
         if (!graph.ok()) {
-          LogWarning(absl::StrCat("drafts are made token by token: ", graph.status().message()));
+          draft_note_ = std::string(graph.status().message());
           can_draft_ = false;
           return absl::OkStatus();
         }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -91,6 +92,9 @@ class Executor {
 
   // Whether Draft works.
   virtual bool can_draft() const { return false; }
+
+  // Why not, on a device that should.
+  virtual std::string draft_note() const { return ""; }
 
   // Runs the step, and goes on with the likeliest token of each sequence i that drafts, one
   // token after another without the host, up to limits[i]: `drafts` are the tokens of each

@@ -40,6 +40,9 @@ class DraftEngine {
   // Why the attached pool's pages are not the target's, where they are not; else empty.
   std::string pool_note() const { return pool_ == nullptr ? "" : pool_->transport_note(); }
 
+  // Why a device that drafts by itself does not, where it does not; else empty.
+  std::string draft_note() const { return executor_->draft_note(); }
+
   // What cannot be done for one sequence is its status, as in TargetEngine::Run; the whole
   // step fails with FAILED_PRECONDITION before a pool is attached, and with ABORTED when
   // it is of another one.

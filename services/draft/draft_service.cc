@@ -57,6 +57,9 @@ grpc::Status DraftService::AttachPool(grpc::ServerContext*, const v1::AttachPool
   if (const std::string note = engine_->pool_note(); !note.empty()) {
     LogWarning(absl::StrCat("the draft has KV pages of its own: ", note));
   }
+  if (const std::string note = engine_->draft_note(); !note.empty()) {
+    LogWarning(absl::StrCat("drafts are made token by token: ", note));
+  }
   LogInfo(absl::StrCat("page pool of epoch ", request->pool_epoch(), " attached, ", *positions,
                        " positions in a page"));
   response->set_positions_per_page(*positions);
