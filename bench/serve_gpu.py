@@ -72,6 +72,20 @@ def speculation(server, turns, texts, story, add):
             "1.2x" if concurrency == 8 else "0.97x", "1.6x" if concurrency == 8 else "")
 
 
+def other_drafts(drafts, start, turns, texts, add):
+    """What a smaller draft costs and saves: `drafts` are NAME=FILE."""
+    for name, file in (draft.split("=", 1) for draft in drafts):
+        with start(file) as server:
+            speed = with_and_without_drafts(server, turns, texts=texts, concurrency=1, requests=8,
+                                            output_tokens=128, warmup=2)
+            add(f"chat prompts with a draft of {name}: AUTO against OFF, batch 1",
+                speed["auto"] / speed["off"], "", "")
+            held = sum(value for key, value in device_bytes(server).items()
+                       if key.startswith("tandem_vram_bytes") and 'role="draft"' in key
+                       and 'kind="weights"' in key)
+            add(f"device bytes of the weights of {name}, GiB", held / 2**30, "", "")
+
+
 def concurrency(server, turns, add):
     values = {}
     for turn in range(turns):
@@ -112,6 +126,7 @@ def main():
     parser.add_argument("--story", default=str(ROOT / "common/model/testdata/alice.txt"))
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--parts", default="speculation,concurrency,latency,memory,overhead")
+    parser.add_argument("--other-draft", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--serve-flag", action="append", default=[], help="more for tandem serve")
     parser.add_argument("--out", default=str(ROOT / "bench" / "results"))
     arguments = parser.parse_args()
@@ -123,8 +138,11 @@ def main():
         rows.append((name, value, must, goal))
         print(f"{name}: {value:.4g}", flush=True)
 
-    with Server(arguments.target, arguments.draft, "--max-running", "32", "--ctx", arguments.ctx,
-                "--kv-tokens", "65536", *flags) as server:
+    def start(draft):
+        return Server(arguments.target, draft, "--max-running", "32", "--ctx", arguments.ctx,
+                      "--kv-tokens", "65536", *flags)
+
+    with start(arguments.draft) as server:
         if "speculation" in parts:
             speculation(server, arguments.turns, arguments.texts, arguments.story, add)
         if "concurrency" in parts:
@@ -138,6 +156,7 @@ def main():
             add("p99 ITL of 4 streams beside 4k prompts, against without",
                 median([itl["p99"] for itl in beside]) / median([itl["p99"] for itl in without]),
                 "2x", "1.3x")
+    other_drafts(arguments.other_draft, start, arguments.turns, arguments.texts, add)
     if "memory" in parts:
         with Server(arguments.target, arguments.draft, "--max-running", "1", "--ctx", arguments.ctx,
                     "--kv-tokens", arguments.ctx, "--kv", "q4", "--draft-kv", "q8", *flags) as server:
