@@ -30,7 +30,7 @@ ARROWS = {
     "kernels": set(),
     "kv": {"base"},
     "ipc": {"base", "device", "kv"},
-    "speculation": {"base", "tensor"},
+    "speculation": {"base", "tensor", "kernels"},
     "model": {"base", "device", "tensor", "gguf", "kernels", "kv"},
     "rpc": {"base", "worker"},
     "worker": {"base", "device", "telemetry", "tensor", "gguf", "kernels", "kv", "ipc",

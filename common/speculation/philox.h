@@ -5,23 +5,11 @@
 // Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 #pragma once
 
-#include <array>
 #include <cstdint>
 
+#include "common/kernels/gumbel_bits.h"
+
 namespace tandem {
-
-// Philox4x32-10: a keyed bijection of 128-bit blocks.
-std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
-
-// Numbers of different purposes are independent of each other. Part of the output's
-// definition: the values never change.
-enum class NoisePurpose : uint32_t {
-  kGumbelGroup = 1,   // COUPLED: the largest noise of 64 ids
-  kGumbelMember = 2,  // COUPLED: the noise of one id below it
-  kAccept = 3,        // REJECTION: is the draft token kept
-  kSample = 4,        // REJECTION: correction, bonus and plain token
-  kPropose = 5,       // REJECTION: the draft's own choice
-};
 
 // Uniform in (0, 1), never 0 or 1, for the token that will stand at `position`.
 double UniformAt(uint64_t seed, NoisePurpose purpose, int32_t position);
@@ -38,7 +26,7 @@ double UniformAt(uint64_t seed, NoisePurpose purpose, int32_t position);
 // plus GroupMax is below the best so far holds no winner.
 class GumbelNoise {
  public:
-  static constexpr int32_t kGroupSize = 64;
+  static constexpr int32_t kGroupSize = kNoiseGroupIds;
 
   GumbelNoise(uint64_t seed, int32_t position) : seed_(seed), position_(position) {}
 

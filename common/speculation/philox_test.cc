@@ -94,5 +94,19 @@ TEST(GumbelNoiseTest, GroupMaximumIsTheHoldersAndTheLargest) {
   }
 }
 
+TEST(ApproximateNoiseTest, IsNearTheNoise) {
+  for (uint64_t seed = 0; seed < 4; ++seed) {
+    for (int32_t position = 0; position < 60; ++position) {
+      const GumbelNoise noise(seed * 0x123456789abcdefu, position);
+      const ApproximateNoise approximate(seed * 0x123456789abcdefu, position);
+      for (int32_t id = 0; id < 3000; ++id) {
+        const double exact = noise.At(id);
+        ASSERT_NEAR(approximate.At(id), exact, ApproximateNoise::kMaxError) << id;
+        ASSERT_LT(exact, ApproximateNoise::kMaxNoise);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tandem

@@ -16,6 +16,7 @@
 
 #include "common/kernels/cuda/activations.h"
 #include "common/kernels/cuda/matmul.h"
+#include "common/kernels/host_device.h"
 #include "common/kernels/kv_layout.h"
 
 namespace tandem::cuda {
@@ -24,12 +25,6 @@ inline constexpr int32_t kMaxGroupRows = 8;
 inline constexpr int32_t kTileQueries = 16;
 inline constexpr int32_t kMaxGroupQueries = 32;
 inline constexpr int32_t kTilePositions = 16;  // page_positions is a multiple of it
-
-#ifdef __CUDACC__
-#define TANDEM_HOST_DEVICE __host__ __device__
-#else
-#define TANDEM_HOST_DEVICE
-#endif
 
 // Short chunks first, so that a short context keeps many processors busy; longer ones after
 // them, so that a long one does not drown in merging.
