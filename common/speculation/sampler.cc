@@ -58,10 +58,11 @@ TokenSampler::TokenSampler(SamplingParams params, int32_t vocab_size)
   TANDEM_CHECK(vocab_size > 0);
 }
 
-bool TokenSampler::takes_greatest() const {
-  return is_greedy() && !has_penalties_ && params_.logit_bias.empty() && !params_.logprobs &&
-         length() - params_.prompt_tokens >= params_.min_tokens;
+bool TokenSampler::takes_raw_logits() const {
+  return !has_penalties_ && params_.logit_bias.empty() && !params_.logprobs;
 }
+
+bool TokenSampler::takes_greatest() const { return is_greedy() && takes_raw_logits() && may_end(); }
 
 void TokenSampler::Append(absl::Span<const int32_t> token_ids) {
   for (const int32_t id : token_ids) {
@@ -105,7 +106,7 @@ absl::StatusOr<absl::Span<float>> TokenSampler::ApplyPenalties(absl::Span<float>
     if (id < 0 || id >= num_ids_) continue;
     row[id] = bias <= kBanBias ? -kInfinity : row[id] + bias;
   }
-  if (length() - params_.prompt_tokens < params_.min_tokens) {
+  if (!may_end()) {
     for (const int32_t id : params_.end_token_ids) {
       if (id >= 0 && id < num_ids_) row[id] = -kInfinity;
     }
@@ -180,7 +181,7 @@ absl::StatusOr<int32_t> TokenSampler::Sample(absl::Span<float> logits,
   Truncate(row, num_ids_, scratch);
   // Many ids are sooner looked through by groups.
   constexpr size_t kManyIds = 512;
-  if (scratch->candidates.size() < kManyIds) return SampleGumbelOf(scratch->candidates);
+  if (scratch->candidates.size() < kManyIds) return BestOf(scratch->candidates).id;
   KeepCandidates(scratch->candidates, row);
   return SampleGumbel(row, scratch);
 }
@@ -209,18 +210,18 @@ int32_t TokenSampler::SampleGumbel(absl::Span<const float> scaled, SamplerScratc
   return best_id;
 }
 
-int32_t TokenSampler::SampleGumbelOf(absl::Span<const TokenCandidate> candidates) const {
+TokenCandidate TokenSampler::BestOf(absl::Span<const TokenCandidate> candidates) const {
   const GumbelNoise noise(params_.seed, length());
-  int32_t best_id = -1;
-  double best = 0.0;
+  TokenCandidate best = {.logit = 0.0f, .id = -1};
+  double best_score = 0.0;
   for (const TokenCandidate& candidate : candidates) {
     const double score = candidate.logit + noise.At(candidate.id);
-    if (best_id < 0 || score > best || (score == best && candidate.id < best_id)) {
-      best = score;
-      best_id = candidate.id;
+    if (best.id < 0 || score > best_score || (score == best_score && candidate.id < best.id)) {
+      best = candidate;
+      best_score = score;
     }
   }
-  return best_id;
+  return best;
 }
 
 TokenLogprob RawLogprob(absl::Span<const float> logits, int32_t token_id, int32_t num_top) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/kernels/row_candidates.h"
 #include "common/speculation/sampling_params.h"
 
 namespace tandem {
@@ -24,9 +26,16 @@ struct WeightedCandidate {
   float weight;  // exp(logit)
 };
 
+// What TokenSampler::SampleCandidates chose.
+struct CandidateChoice {
+  TokenCandidate token;
+  bool knows_kept = false;  // scratch->candidates has what truncation keeps
+};
+
 // Memory for one row's work; one for each thread that samples, used for all sequences.
 struct SamplerScratch {
   std::vector<TokenCandidate> candidates;
+  std::vector<TokenCandidate> contenders;  // of RowCandidates
   std::vector<WeightedCandidate> weighted;
   std::vector<float> weights;
   std::vector<float> group_max;
@@ -77,6 +86,17 @@ class TokenSampler {
   // finite, FAILED_PRECONDITION when no id is left to choose from.
   absl::StatusOr<int32_t> Sample(absl::Span<float> logits, SamplerScratch* scratch) const;
 
+  // What to ask where rows are far away: for the token at position length(), and the next
+  // ones by position. Nothing (temperature 0) when the choice needs whole rows.
+  CandidateQuery candidate_query() const;
+
+  // The token that Sample chooses, from what was asked at this length(). No value when
+  // `row` does not prove it: then the whole row decides. The same for the same row, so that
+  // output does not depend on drafts. Where a share of weights ends exactly at a token,
+  // the rounding of exp_sum decides, which may not be that of Sample's own sum.
+  std::optional<CandidateChoice> SampleCandidates(const RowCandidates& row,
+                                                  SamplerScratch* scratch) const;
+
   // The steps of Sample, for verify.h and tests. Errors as Sample.
 
   // Bans, penalties and bias; touches only the ids concerned. Ids that are never chosen
@@ -110,8 +130,17 @@ class TokenSampler {
   };
 
   void Count(int32_t position, int32_t by);
+  // Whether no logit is changed, but for end ids, and nobody wants to know of others.
+  bool takes_raw_logits() const;
+  // Whether min_tokens are there.
+  bool may_end() const { return length() - params_.prompt_tokens >= params_.min_tokens; }
+  // Leaves in scratch->candidates what truncation keeps of row.near, and says whether it
+  // may keep others; then all that are near are kept, but for min_p. No value: it cannot be
+  // told.
+  std::optional<bool> TruncateNear(const RowCandidates& row, SamplerScratch* scratch) const;
   int32_t SampleGumbel(absl::Span<const float> scaled, SamplerScratch* scratch) const;
-  int32_t SampleGumbelOf(absl::Span<const TokenCandidate> candidates) const;
+  // The winner of some ids, at least one.
+  TokenCandidate BestOf(absl::Span<const TokenCandidate> candidates) const;
 
   SamplingParams params_;
   int32_t vocab_size_;

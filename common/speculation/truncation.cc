@@ -44,7 +44,7 @@ void KeepTopK(int32_t count, std::vector<TokenCandidate>* candidates) {
   candidates->resize(count);
 }
 
-void KeepTopP(double aim, SamplerScratch* scratch) {
+bool KeepTopP(double aim, SamplerScratch* scratch) {
   constexpr std::ptrdiff_t kSortedAtOnce = 32;
   FillWeighted(scratch);
   // Quickselect by weight: all before `begin` is kept and sums to `kept`; the last one to
@@ -73,6 +73,7 @@ void KeepTopP(double aim, SamplerScratch* scratch) {
   for (Iterator i = scratch->weighted.begin(); i != begin; ++i) {
     scratch->candidates.push_back(i->candidate);
   }
+  return kept >= aim;
 }
 
 double SumWeights(const std::vector<TokenCandidate>& candidates) {

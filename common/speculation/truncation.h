@@ -17,8 +17,8 @@ void KeepTopK(int32_t count, std::vector<TokenCandidate>* candidates);
 
 // Keeps the shortest beginning in that order of scratch->candidates whose weights
 // exp(logit) sum up to `aim`, at least one; all when they sum to less. Linear time on
-// average.
-void KeepTopP(double aim, SamplerScratch* scratch);
+// average. Returns whether they sum up to it.
+bool KeepTopP(double aim, SamplerScratch* scratch);
 
 // sum of exp(logit).
 double SumWeights(const std::vector<TokenCandidate>& candidates);

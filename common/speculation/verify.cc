@@ -85,6 +85,13 @@ absl::StatusOr<RowDecision> DecideByRejection(const TokenSampler& sampler, absl:
   return RowDecision{.accepted = false, .token_id = residual >= 0 ? residual : plain};
 }
 
+// The row's own token, not compared with a draft's.
+absl::StatusOr<RowDecision> DecideBySampling(const TokenSampler& sampler, absl::Span<float> row,
+                                             SamplerScratch* scratch) {
+  ASSIGN_OR_RETURN(const int32_t token_id, sampler.Sample(row, scratch));
+  return RowDecision{.token_id = token_id};
+}
+
 // `draft_probs` cut to the likeliest of scratch->candidates, and a token drawn from it.
 Proposal ProposeBySampling(const TokenSampler& sampler, SparseDistribution* draft_probs,
                            SamplerScratch* scratch) {
@@ -123,6 +130,14 @@ absl::StatusOr<VerifyOutcome> VerifyDraft(TokenSampler* sampler, LogitsRow row,
                                           absl::Span<const int32_t> draft_token_ids,
                                           absl::Span<const SparseDistribution> draft_probs,
                                           SamplerScratch* scratch) {
+  const auto none = [](int32_t) { return std::optional<RowCandidates>(); };
+  return VerifyDraft(sampler, none, row, draft_token_ids, draft_probs, scratch);
+}
+
+absl::StatusOr<VerifyOutcome> VerifyDraft(TokenSampler* sampler, CandidatesOfRow candidates,
+                                          LogitsRow row, absl::Span<const int32_t> draft_token_ids,
+                                          absl::Span<const SparseDistribution> draft_probs,
+                                          SamplerScratch* scratch) {
   const SamplingParams& params = sampler->params();
   const bool by_rejection = params.rule == AcceptanceRule::kRejection && !sampler->is_greedy();
   if (by_rejection && !draft_probs.empty()) {
@@ -130,26 +145,33 @@ absl::StatusOr<VerifyOutcome> VerifyDraft(TokenSampler* sampler, LogitsRow row,
   }
   const int32_t length = sampler->length();
   const int32_t num_draft_tokens = static_cast<int32_t>(draft_token_ids.size());
+  const bool asks_candidates = sampler->candidate_query().temperature > 0.0f;
+  const auto choose = [&](int32_t i) {
+    const auto found = asks_candidates ? candidates(i) : std::nullopt;
+    return found ? sampler->SampleCandidates(*found, scratch) : std::nullopt;
+  };
   VerifyOutcome outcome;
   for (int32_t i = 0; i <= num_draft_tokens; ++i) {
-    const absl::Span<float> logits = row(i);
-    std::vector<float> raw;  // the choice overwrites the row
-    if (params.logprobs) raw.assign(logits.begin(), logits.begin() + sampler->vocab_size());
     const bool has_draft = i < num_draft_tokens;
     absl::StatusOr<RowDecision> decision = RowDecision{};
-    if (by_rejection && has_draft) {
-      decision = DecideByRejection(*sampler, logits, draft_token_ids[i],
-                                   draft_probs.empty() ? nullptr : &draft_probs[i], scratch);
-    } else if (absl::StatusOr<int32_t> choice = sampler->Sample(logits, scratch); choice.ok()) {
-      decision->token_id = *choice;
-      decision->accepted = has_draft && *choice == draft_token_ids[i];
+    std::vector<float> raw;
+    if (const std::optional<CandidateChoice> choice = choose(i)) {
+      decision->token_id = choice->token.id;
     } else {
-      decision = choice.status();
+      const absl::Span<float> logits = row(i);
+      if (params.logprobs) {  // the choice overwrites the row
+        raw.assign(logits.begin(), logits.begin() + sampler->vocab_size());
+      }
+      decision = by_rejection && has_draft
+                     ? DecideByRejection(*sampler, logits, draft_token_ids[i],
+                                         draft_probs.empty() ? nullptr : &draft_probs[i], scratch)
+                     : DecideBySampling(*sampler, logits, scratch);
     }
     if (!decision.ok()) {
       sampler->Rewind(length);
       return decision.status();
     }
+    if (!by_rejection) decision->accepted = has_draft && decision->token_id == draft_token_ids[i];
     if (params.logprobs) {
       outcome.logprobs.push_back(RawLogprob(raw, decision->token_id, params.top_logprobs));
     }
@@ -198,6 +220,19 @@ absl::StatusOr<Proposal> ProposeToken(TokenSampler* sampler, absl::Span<float> l
   }
   sampler->Append({proposal.token_id});
   return proposal;
+}
+
+std::optional<Proposal> ProposeFromCandidates(TokenSampler* sampler, const RowCandidates& row,
+                                              SamplerScratch* scratch) {
+  const std::optional<CandidateChoice> choice = sampler->SampleCandidates(row, scratch);
+  if (!choice.has_value()) return std::nullopt;
+  const TokenCandidate& token = choice->token;
+  sampler->Append({token.id});
+  // Nearly all weight is kept where it is not known what else is.
+  const double total = choice->knows_kept ? SumWeights(scratch->candidates) : row.exp_sum;
+  return Proposal{.token_id = token.id,
+                  .prob = static_cast<float>(std::exp(double{token.logit}) / total),
+                  .top_prob = static_cast<float>(1.0 / total)};
 }
 
 }  // namespace tandem

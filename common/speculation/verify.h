@@ -26,6 +26,10 @@ struct VerifyOutcome {
 // i > 0 draft token i - 1. Asked for in order, each at most once; may be overwritten.
 using LogitsRow = absl::FunctionRef<absl::Span<float>(int32_t row)>;
 
+// What is at hand of row i, to the sampler's candidate_query(): looked at first, and row i
+// only where that does not decide.
+using CandidatesOfRow = absl::FunctionRef<std::optional<RowCandidates>(int32_t row)>;
+
 // Decides over one sequence's draft; an empty one makes it a plain decode.
 //
 // COUPLED and greedy: the target chooses its own token at every position and keeps drafts
@@ -42,6 +46,10 @@ using LogitsRow = absl::FunctionRef<absl::Span<float>(int32_t row)>;
 // TokenSampler::Sample. After an error the history is as it was.
 absl::StatusOr<VerifyOutcome> VerifyDraft(TokenSampler* sampler, LogitsRow row,
                                           absl::Span<const int32_t> draft_token_ids,
+                                          absl::Span<const SparseDistribution> draft_probs,
+                                          SamplerScratch* scratch);
+absl::StatusOr<VerifyOutcome> VerifyDraft(TokenSampler* sampler, CandidatesOfRow candidates,
+                                          LogitsRow row, absl::Span<const int32_t> draft_token_ids,
                                           absl::Span<const SparseDistribution> draft_probs,
                                           SamplerScratch* scratch);
 
@@ -71,5 +79,10 @@ struct Proposal {
 absl::StatusOr<Proposal> ProposeToken(TokenSampler* sampler, absl::Span<float> logits,
                                       bool with_prob, SparseDistribution* draft_probs,
                                       SamplerScratch* scratch);
+
+// The same without the row, with probabilities, from what candidate_query() asked for. No
+// value, and the history as it was, when that does not decide.
+std::optional<Proposal> ProposeFromCandidates(TokenSampler* sampler, const RowCandidates& row,
+                                              SamplerScratch* scratch);
 
 }  // namespace tandem

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/speculation/fake_language_model.h"
+#include "common/speculation/reference_candidates.h"
 #include "gtest/gtest.h"
 
 namespace tandem {
@@ -81,10 +82,11 @@ struct SpeculativeRun {
   std::vector<int32_t> tokens;
   int32_t num_draft_tokens = 0;
   int32_t num_accepted = 0;
+  int32_t num_rows_read = 0;
 };
 
 SpeculativeRun SpeculativeOutput(const SamplingParams& params, double agreement,
-                                 std::mt19937* random) {
+                                 bool knows_candidates, std::mt19937* random) {
   const FakeLanguageModel target;
   const FakeLanguageModel draft(/*salt=*/1, agreement);
   SpeculativeRun run{.tokens = Prompt()};
@@ -96,13 +98,28 @@ SpeculativeRun SpeculativeOutput(const SamplingParams& params, double agreement,
     const std::vector<int32_t> drafts =
         DraftTokens(&drafter, run.tokens, draft, static_cast<int32_t>((*random)() % 9));
     std::vector<float> logits(kVocab);
-    std::vector<int32_t> history = run.tokens;
-    const auto row = [&](int32_t i) {
-      if (i > 0) history.push_back(drafts[i - 1]);
+    const auto fill = [&](int32_t i) {
+      std::vector<int32_t> history = run.tokens;
+      history.insert(history.end(), drafts.begin(), drafts.begin() + i);
       target.Logits(FakeLanguageModel::StateOf(history), absl::MakeSpan(logits));
+    };
+    const auto row = [&](int32_t i) {
+      ++run.num_rows_read;
+      fill(i);
       return absl::MakeSpan(logits);
     };
-    const VerifyOutcome outcome = VerifyDraft(&sampler, row, drafts, {}, &scratch).value();
+    // A device is asked for all rows at once.
+    const CandidateQuery query = sampler.candidate_query();
+    std::optional<ReferenceCandidates> found;
+    const auto candidates = [&](int32_t i) -> std::optional<RowCandidates> {
+      if (!knows_candidates) return std::nullopt;
+      fill(i);
+      CandidateQuery query_of_row = query;
+      query_of_row.position += i;
+      return found.emplace(logits, query_of_row).view();
+    };
+    const VerifyOutcome outcome =
+        VerifyDraft(&sampler, candidates, row, drafts, {}, &scratch).value();
     run.tokens.insert(run.tokens.end(), drafts.begin(), drafts.begin() + outcome.num_accepted);
     EXPECT_EQ(sampler.length(), static_cast<int32_t>(run.tokens.size()));
     run.tokens.push_back(outcome.next_token_id);
@@ -119,10 +136,31 @@ TEST(VerifyDraftTest, OutputWithDraftsEqualsPlainOutputGreedyAndCoupled) {
   for (int32_t trial = 0; trial < 300; ++trial) {
     const SamplingParams params = RandomParams(&random, /*greedy=*/trial % 3 == 0);
     const double agreement = (trial % 5) / 4.0;
-    const SpeculativeRun run = SpeculativeOutput(params, agreement, &random);
+    const SpeculativeRun run =
+        SpeculativeOutput(params, agreement, /*knows_candidates=*/false, &random);
     ASSERT_EQ(run.tokens, PlainOutput(params)) << "trial " << trial;
     if (agreement == 1.0) {  // the same model with the same noise is always right
       EXPECT_EQ(run.num_accepted, run.num_draft_tokens);
+    }
+  }
+}
+
+// Rows are read where penalties or biases want it, and until ends may come.
+TEST(VerifyDraftTest, OutputFromCandidatesEqualsThatFromRows) {
+  std::mt19937 random(2);
+  for (int32_t trial = 0; trial < 300; ++trial) {
+    SamplingParams params = RandomParams(&random, /*greedy=*/false);
+    const bool is_plain = trial % 3 != 0;
+    if (is_plain) {
+      params.repetition_penalty = 1.0f;
+      params.presence_penalty = params.frequency_penalty = 0.0f;
+      params.logit_bias.clear();
+    }
+    const SpeculativeRun run =
+        SpeculativeOutput(params, /*agreement=*/0.7, /*knows_candidates=*/true, &random);
+    ASSERT_EQ(run.tokens, PlainOutput(params)) << "trial " << trial;
+    if (is_plain) {
+      EXPECT_LE(run.num_rows_read, 12) << "trial " << trial;
     }
   }
 }
@@ -250,6 +288,30 @@ TEST(ProposeTokenTest, ProbabilitiesAreOfTheDraftsOwnDistribution) {
     const double top = 1.0 / (1.0 + std::exp(-2.0));
     EXPECT_NEAR(proposal.top_prob, top, 1e-6);
     EXPECT_NEAR(proposal.prob, proposal.token_id == 1 ? top : 1.0 - top, 1e-6);
+  }
+}
+
+TEST(ProposeTokenTest, CandidatesGiveTheProposalOfTheRow) {
+  SamplerScratch scratch;
+  const FakeLanguageModel model;
+  for (int32_t trial = 0; trial < 500; ++trial) {
+    SamplingParams params{.temperature = 0.7f, .seed = static_cast<uint64_t>(trial)};
+    if (trial % 2 == 0) params.top_k = 20;
+    if (trial % 3 == 0) params.top_p = 0.8f;
+    if (trial % 5 == 0) params.min_p = 0.1f;
+    TokenSampler by_row(params, kVocab);
+    TokenSampler by_candidates(params, kVocab);
+    std::vector<float> logits(kVocab);
+    model.Logits(trial, absl::MakeSpan(logits));
+    const ReferenceCandidates found(logits, by_candidates.candidate_query());
+    const auto actual =
+        ProposeFromCandidates(&by_candidates, found.view().value(), &scratch).value();
+    const Proposal expected =
+        ProposeToken(&by_row, absl::MakeSpan(logits), true, nullptr, &scratch).value();
+    EXPECT_EQ(actual.token_id, expected.token_id);
+    EXPECT_NEAR(actual.prob, expected.prob, 1e-5);
+    EXPECT_NEAR(actual.top_prob, expected.top_prob, 1e-5);
+    EXPECT_EQ(by_candidates.length(), 1);
   }
 }
 
