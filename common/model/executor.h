@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "common/kernels/kv_layout.h"
+#include "common/kernels/row_candidates.h"
 #include "common/model/config.h"
 
 namespace tandem {
@@ -29,6 +31,8 @@ struct StepSequence {
   absl::Span<const int32_t> token_ids;   // at least 1
   int32_t num_logits = 0;                // rows of logits wanted: of the last num_logits tokens
   absl::Span<const int32_t> page_table;  // page numbers, enough for all positions
+  // Asked of the first row of logits; row i is asked the same for position + i.
+  CandidateQuery candidates;
 };
 
 // The greatest logit of a row and its id, the smallest of equals. NaN when one logit is.
@@ -88,6 +92,14 @@ class Executor {
   virtual GreatestLogit Greatest(int32_t row) {
     (void)row;
     return {};
+  }
+
+  // What the last Forward was asked of row `row`, until the next call or Forward; no value
+  // where nothing was, when the row is not finite, when its greatest logit is of an id that
+  // does not count, and where a backend has the whole row at hand anyway.
+  virtual std::optional<RowCandidates> Candidates(int32_t row) {
+    (void)row;
+    return std::nullopt;
   }
 
   // Whether Draft works.

@@ -81,6 +81,7 @@ absl::Status FakeExecutor::Check(absl::Span<const StepSequence> sequences) const
 absl::Status FakeExecutor::Forward(absl::Span<const StepSequence> sequences) {
   ++num_forwards_;
   num_rows_ = 0;
+  queries_.clear();
   RETURN_IF_ERROR(Check(sequences));
   for (const StepSequence& sequence : sequences) {
     const auto count = static_cast<int32_t>(sequence.token_ids.size());
@@ -91,6 +92,8 @@ absl::Status FakeExecutor::Forward(absl::Span<const StepSequence> sequences) {
       *SlotOf(sequence, position) = hash;
       if (i < count - sequence.num_logits) continue;
       FillRow(hash, sequence.token_ids[i], Row(num_rows_++));
+      queries_.push_back(sequence.candidates);
+      queries_.back().position += i - (count - sequence.num_logits);
     }
   }
   return absl::OkStatus();
@@ -118,6 +121,11 @@ GreatestLogit FakeExecutor::Greatest(int32_t row) {
   greatest.value = logits[greatest.token_id];
   greatest.probability = static_cast<float>(1.0 / SumExp(logits, greatest.value));
   return greatest;
+}
+
+std::optional<RowCandidates> FakeExecutor::Candidates(int32_t row) {
+  if (!options_.knows_greatest || queries_[row].temperature <= 0.0f) return std::nullopt;
+  return candidates_.emplace(Row(row), queries_[row]).view();
 }
 
 absl::Status FakeExecutor::Draft(absl::Span<const StepSequence> sequences,

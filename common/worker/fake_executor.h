@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "common/model/executor.h"
+#include "common/speculation/reference_candidates.h"
 
 namespace tandem::worker {
 
@@ -18,7 +20,7 @@ struct FakeExecutorOptions {
   // A row that follows this token is not finite; a pass with this token fails.
   int32_t poison_token = -1;
   int32_t failing_token = -1;
-  bool knows_greatest = false;  // as a device does
+  bool knows_greatest = false;  // and candidates, as a device does
   bool can_draft = false;       // as well
 };
 
@@ -35,6 +37,7 @@ class FakeExecutor final : public Executor {
   absl::Status Forward(absl::Span<const StepSequence> sequences) override;
   absl::Span<float> Logits(int32_t row) override;
   GreatestLogit Greatest(int32_t row) override;
+  std::optional<RowCandidates> Candidates(int32_t row) override;
   bool can_draft() const override { return options_.can_draft; }
   absl::Status Draft(absl::Span<const StepSequence> sequences, absl::Span<const DraftLimit> limits,
                      std::vector<std::vector<GreatestLogit>>* drafts) override;
@@ -57,6 +60,8 @@ class FakeExecutor final : public Executor {
   KvLayout layout_;
   KvMemory memory_;
   std::vector<float> logits_;
+  std::vector<CandidateQuery> queries_;  // of each row
+  std::optional<ReferenceCandidates> candidates_;
   int32_t num_rows_ = 0;
   int32_t num_forwards_ = 0;
   int32_t num_drafts_ = 0;

@@ -51,6 +51,7 @@ void ForwardRunner::Fill(absl::Span<ForwardWork> works, MayRun may_run) {
           .token_ids = work.token_ids.subspan(next_token_, size),
           .num_logits = is_last ? work.num_logits : 0,
           .page_table = work.page_table,
+          .candidates = is_last ? work.candidates : CandidateQuery{},
       });
       pieces_.push_back({.work_index = static_cast<int32_t>(next_work_), .is_last = is_last});
     }

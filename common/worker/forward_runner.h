@@ -19,7 +19,8 @@ struct ForwardWork {
   absl::Span<const int32_t> token_ids;  // at least 1 unless status is not OK
   int32_t num_logits = 0;               // of the last tokens; at most runner.max_rows()
   absl::Span<const int32_t> page_table;
-  absl::Status status;  // not OK: left out; set when its pass fails
+  CandidateQuery candidates;  // of its first row of logits
+  absl::Status status;        // not OK: left out; set when its pass fails
 };
 
 // Called as soon as all tokens of a work with logits have run: its rows start at

@@ -76,6 +76,7 @@ worker::ProposeStepResult DraftEngine::Run(const worker::WorkerStep& step) {
     works_[i].token_ids = entry_step.token_ids;
     works_[i].num_logits = entry.is_drafting ? 1 : 0;
     works_[i].page_table = entry.sequence->page_table;
+    works_[i].candidates = entry.sequence->sampler.candidate_query();
   }
   if (RunOnDevice(result)) {
     result.draft = Clock::Steady().Now() - start;
@@ -145,8 +146,8 @@ void DraftEngine::Draft(Entry& entry, int32_t row, ProposeResult& result) {
   distribution_.ids.clear();
   distribution_.probs.clear();
   entry.is_drafting = false;
-  if (const std::optional<Proposal> greatest = ProposeGreatest(entry, executor_->Greatest(row))) {
-    Take(entry, *greatest, result);
+  if (const std::optional<Proposal> proposal = ProposeWithoutRow(entry, row)) {
+    Take(entry, *proposal, result);
     return;
   }
   const absl::Span<float> logits = executor_->Logits(row);
@@ -165,18 +166,25 @@ void DraftEngine::Draft(Entry& entry, int32_t row, ProposeResult& result) {
   Take(entry, *proposal, result);
 }
 
+// Plain drafts need no more of a row than what a backend has at hand.
+std::optional<Proposal> DraftEngine::ProposeWithoutRow(const Entry& entry, int32_t row) {
+  TokenSampler& sampler = entry.sequence->sampler;
+  if (sampler.takes_greatest()) return ProposeGreatest(entry, executor_->Greatest(row));
+  if (sampler.candidate_query().temperature <= 0.0f) return std::nullopt;
+  const std::optional<RowCandidates> candidates = executor_->Candidates(row);
+  if (!candidates.has_value()) return std::nullopt;
+  return ProposeFromCandidates(&sampler, *candidates, &scratch_);
+}
+
 bool DraftEngine::IsProposal(const Entry& entry, const GreatestLogit& greatest) {
   return std::isfinite(greatest.value) && std::isfinite(greatest.probability) &&
          greatest.token_id < entry.sequence->sampler.num_ids();
 }
 
-// Plain greedy drafts need no more of a row than where a backend has it at hand.
 std::optional<Proposal> DraftEngine::ProposeGreatest(const Entry& entry,
                                                      const GreatestLogit& greatest) {
-  TokenSampler& sampler = entry.sequence->sampler;
-  if (!sampler.takes_greatest()) return std::nullopt;
   if (!IsProposal(entry, greatest)) return std::nullopt;
-  sampler.Append({greatest.token_id});
+  entry.sequence->sampler.Append({greatest.token_id});
   return Proposal{.token_id = greatest.token_id,
                   .prob = greatest.probability,
                   .top_prob = greatest.probability};
@@ -210,6 +218,7 @@ bool DraftEngine::RunDraftPass(worker::ProposeStepResult& result) {
                       .token_ids = {&entry.next_token, 1},
                       .num_logits = 1,
                       .page_table = entry.sequence->page_table,
+                      .candidates = entry.sequence->sampler.candidate_query(),
                       .status = absl::OkStatus()});
     work_entries_.push_back(static_cast<int32_t>(i));
   }

@@ -79,6 +79,7 @@ class DraftEngine {
   void Draft(Entry& entry, int32_t row, worker::ProposeResult& result);
   static bool IsProposal(const Entry& entry, const GreatestLogit& greatest);
   static std::optional<Proposal> ProposeGreatest(const Entry& entry, const GreatestLogit& greatest);
+  std::optional<Proposal> ProposeWithoutRow(const Entry& entry, int32_t row);
   void Take(Entry& entry, const Proposal& proposal, worker::ProposeResult& result);
   // One pass over all entries that still draft; false when there is none.
   bool RunDraftPass(worker::ProposeStepResult& result);

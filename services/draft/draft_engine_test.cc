@@ -186,6 +186,39 @@ TEST(DraftEngineTest, AWholeDraftIsOneCallWhereTheDeviceCan) {
                   .status.ok());
 }
 
+// The same drafts and probabilities from what a device finds in a row.
+TEST(DraftEngineTest, CoupledDraftsNeedNoRows) {
+  Bench by_row;
+  Bench by_candidates(/*knows_greatest=*/true);
+  for (int64_t id = 1; id <= 8; ++id) {
+    SamplingParams params{.temperature = 0.8f, .seed = static_cast<uint64_t>(id)};
+    if (id % 2 == 0) params.top_k = 10;
+    if (id % 3 == 0) params.top_p = 0.9f;
+    ProposeResult results[2];
+    int i = 0;
+    for (Bench* bench : {&by_row, &by_candidates}) {
+      bench->Open(id, params);
+      results[i++] = bench->RunOne({.sequence = SequenceId(id),
+                                    .token_ids = {1, 2, 3},
+                                    .pages = bench->Pages(32),
+                                    .num_draft_tokens = 16,
+                                    .min_confidence = id > 6 ? 0.3f : 0.0f});
+    }
+    EXPECT_EQ(results[0].draft_token_ids, results[1].draft_token_ids);
+    ASSERT_EQ(results[0].draft_probs.size(), results[1].draft_probs.size());
+    for (size_t k = 0; k < results[0].draft_probs.size(); ++k) {
+      EXPECT_NEAR(results[0].draft_probs[k], results[1].draft_probs[k], 1e-5);
+    }
+  }
+  EXPECT_LT(10 * by_candidates.executor().num_rows_read(), by_row.executor().num_rows_read());
+  by_candidates.Open(9, {.temperature = 1.0f});
+  const ProposeResult poisoned = by_candidates.RunOne({.sequence = SequenceId(9),
+                                                       .token_ids = {1, kPoison},
+                                                       .pages = by_candidates.Pages(32),
+                                                       .num_draft_tokens = 2});
+  EXPECT_EQ(poisoned.status.code(), absl::StatusCode::kInternal);
+}
+
 TEST(DraftEngineTest, RejectionWritesWhatTheDraftsWereDrawnFrom) {
   Bench bench;
   bench.Open(1, {.temperature = 1.0f, .seed = 9, .rule = AcceptanceRule::kRejection});

@@ -62,6 +62,7 @@ worker::VerifyStepResult TargetEngine::Run(const worker::WorkerStep& step) {
     work.num_logits =
         entry_step.sample ? static_cast<int32_t>(entry_step.draft_token_ids.size()) + 1 : 0;
     work.page_table = entry.sequence->page_table;
+    work.candidates = entry.sequence->sampler.candidate_query();
   }
 
   // Once more before each pass: a process that was stopped for a while must not write
@@ -127,14 +128,15 @@ void TargetEngine::Verify(const SequenceStep& step, worker::Sequence& sequence, 
     }
   }
   ReadDraftProbs(step, sequence);
+  const auto candidates_of = [&](int32_t row) { return executor_->Candidates(first_row + row); };
   bool is_finite = true;
   const auto row_of = [&](int32_t row) {
     const absl::Span<float> logits = executor_->Logits(first_row + row);
     is_finite = is_finite && worker::IsFiniteRow(logits);
     return logits;
   };
-  absl::StatusOr<VerifyOutcome> outcome =
-      VerifyDraft(&sequence.sampler, row_of, step.draft_token_ids, draft_probs_, &scratch_);
+  absl::StatusOr<VerifyOutcome> outcome = VerifyDraft(
+      &sequence.sampler, candidates_of, row_of, step.draft_token_ids, draft_probs_, &scratch_);
   if (!is_finite) {
     result.status = absl::InternalError(
         absl::StrCat("sequence ", static_cast<int64_t>(step.sequence),

@@ -30,18 +30,21 @@ inline constexpr int64_t kEpoch = 5;
 inline constexpr int32_t kPoison = 48;
 inline constexpr int32_t kFailing = 49;
 
-// A stand-in whose logits depend on every byte of the history, and real models in which
-// a difference of one bit between grouping rows this way or that could show.
-enum class ExecutorKind { kFake, kTinyF16, kTinyQ8, kTinyQ4 };
+// A stand-in whose logits depend on every byte of the history, the same with rows that are
+// far away, and real models in which a difference of one bit between grouping rows this way
+// or that could show.
+enum class ExecutorKind { kFake, kFakeDevice, kTinyF16, kTinyQ8, kTinyQ4 };
 
 inline std::unique_ptr<Executor> NewExecutor(ExecutorKind kind) {
   const ExecutorLimits limits = {
       .max_step_tokens = 64, .max_logits_rows = 40, .max_positions = 200};
-  if (kind == ExecutorKind::kFake) {
-    return std::make_unique<FakeExecutor>(FakeExecutorOptions{.page_positions = kPagePositions,
-                                                              .limits = limits,
-                                                              .poison_token = kPoison,
-                                                              .failing_token = kFailing});
+  if (kind == ExecutorKind::kFake || kind == ExecutorKind::kFakeDevice) {
+    return std::make_unique<FakeExecutor>(
+        FakeExecutorOptions{.page_positions = kPagePositions,
+                            .limits = limits,
+                            .poison_token = kPoison,
+                            .failing_token = kFailing,
+                            .knows_greatest = kind != ExecutorKind::kFake});
   }
   const KvType kv_type = kind == ExecutorKind::kTinyF16  ? KvType::kF16
                          : kind == ExecutorKind::kTinyQ8 ? KvType::k8
@@ -104,6 +107,7 @@ class Bench {
   SharedPool& pool() { return pool_; }
   KvPagePool& free() { return free_; }
   int32_t num_forwards() const { return dynamic_cast<FakeExecutor&>(*executor_).num_forwards(); }
+  int32_t num_rows_read() const { return dynamic_cast<FakeExecutor&>(*executor_).num_rows_read(); }
   std::string PageBytes() const {
     return {reinterpret_cast<const char*>(pool_.pages()),
             static_cast<size_t>(kNumPages * page_bytes_)};

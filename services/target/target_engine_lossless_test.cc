@@ -39,14 +39,21 @@ std::vector<int32_t> PlainOutput(const std::vector<int32_t>& prompt, int32_t cou
   return {history.begin() + prompt.size(), history.end()};
 }
 
-SamplingParams Params(float temperature, uint64_t seed) {
+// Penalties ask for whole rows: a device is asked for less.
+SamplingParams Params(float temperature, uint64_t seed, ExecutorKind kind) {
+  const bool is_device = kind == ExecutorKind::kFakeDevice;
   return {.temperature = temperature,
-          .top_k = 20,
-          .top_p = 0.95f,
-          .repetition_penalty = 1.1f,
-          .presence_penalty = 0.2f,
+          .top_k = is_device && seed % 3 == 0 ? 0 : 20,
+          .top_p = is_device && seed % 2 == 0 ? 1.0f : 0.95f,
+          .repetition_penalty = is_device ? 1.0f : 1.1f,
+          .presence_penalty = is_device ? 0.0f : 0.2f,
           .seed = seed,
           .used_vocab_size = 48};
+}
+
+// Whose plain output is the measure: a device's rows are the same.
+ExecutorKind PlainKind(ExecutorKind kind) {
+  return kind == ExecutorKind::kFakeDevice ? ExecutorKind::kFake : kind;
 }
 
 // Up to 9 drafts, each right three times out of four.
@@ -74,9 +81,9 @@ void ExpectSameWithDrafts(ExecutorKind kind, float temperature, uint32_t seed) {
   for (int64_t id = 1; id <= 4; ++id) {
     Stream& stream = streams[id];
     stream.prompt = RandomTokens(random, 1 + random() % 80);
-    SamplingParams params = Params(temperature, seed * 10 + id);
+    SamplingParams params = Params(temperature, seed * 10 + id, kind);
     params.prompt_tokens = static_cast<int32_t>(stream.prompt.size());
-    stream.plain = PlainOutput(stream.prompt, kCount, params, kind);
+    stream.plain = PlainOutput(stream.prompt, kCount, params, PlainKind(kind));
     stream.history = stream.prompt;
     step.open.push_back({.sequence = SequenceId(id), .sampling = params});
   }
@@ -124,6 +131,9 @@ void ExpectSameWithDrafts(ExecutorKind kind, float temperature, uint32_t seed) {
     }
   }
   EXPECT_GT(num_accepted, 20);
+  if (kind == ExecutorKind::kFakeDevice) {  // now and then an id that is never chosen leads
+    EXPECT_LT(bench.num_rows_read(), temperature > 0.0f ? 60 : 200);
+  }
   for (const auto& [id, stream] : streams) {
     const std::vector<int32_t> output(stream.history.begin() + stream.prompt.size(),
                                       stream.history.begin() + stream.prompt.size() + kCount);
@@ -133,7 +143,7 @@ void ExpectSameWithDrafts(ExecutorKind kind, float temperature, uint32_t seed) {
 
 class TargetEngineLosslessTest : public testing::TestWithParam<ExecutorKind> {
  protected:
-  int32_t num_seeds() const { return GetParam() == ExecutorKind::kFake ? 15 : 4; }
+  int32_t num_seeds() const { return PlainKind(GetParam()) == ExecutorKind::kFake ? 15 : 4; }
 };
 
 TEST_P(TargetEngineLosslessTest, GreedyOutputIsTheSameWithAnyDrafts) {
@@ -158,7 +168,7 @@ TEST_P(TargetEngineLosslessTest, APrefixInPagesOfAnotherSequenceChangesNothing) 
     std::vector<int32_t> prompt = prefix;
     for (const int32_t id : RandomTokens(random, 1 + random() % 40)) prompt.push_back(id);
     const int32_t length = static_cast<int32_t>(prompt.size());
-    SamplingParams params = Params(random() % 2 == 0 ? 0.0f : 1.2f, seed);
+    SamplingParams params = Params(random() % 2 == 0 ? 0.0f : 1.2f, seed, GetParam());
     params.prompt_tokens = length;
 
     Bench bench(GetParam());
@@ -189,18 +199,19 @@ TEST_P(TargetEngineLosslessTest, APrefixInPagesOfAnotherSequenceChangesNothing) 
               .token_ids = {output.back()},
               .sample = true};
     }
-    EXPECT_EQ(output, PlainOutput(prompt, kCount, params, GetParam()));
+    EXPECT_EQ(output, PlainOutput(prompt, kCount, params, PlainKind(GetParam())));
   }
 }
 
 std::string KindName(const testing::TestParamInfo<ExecutorKind>& info) {
-  constexpr const char* kNames[] = {"Fake", "TinyF16", "TinyQ8", "TinyQ4"};
+  constexpr const char* kNames[] = {"Fake", "FakeDevice", "TinyF16", "TinyQ8", "TinyQ4"};
   return kNames[static_cast<int>(info.param)];
 }
 
 INSTANTIATE_TEST_SUITE_P(Executors, TargetEngineLosslessTest,
-                         testing::Values(ExecutorKind::kFake, ExecutorKind::kTinyF16,
-                                         ExecutorKind::kTinyQ8, ExecutorKind::kTinyQ4),
+                         testing::Values(ExecutorKind::kFake, ExecutorKind::kFakeDevice,
+                                         ExecutorKind::kTinyF16, ExecutorKind::kTinyQ8,
+                                         ExecutorKind::kTinyQ4),
                          KindName);
 
 }  // namespace
