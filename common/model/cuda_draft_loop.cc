@@ -13,7 +13,8 @@ absl::Status CudaForward::Draft(absl::Span<const StepSequence> sequences,
                                 absl::Span<const DraftLimit> limits,
                                 std::vector<std::vector<GreatestLogit>>* drafts) {
   RETURN_IF_ERROR(CheckTables(sequences));
-  const CudaStepShape first = Stage(sequences);
+  CudaStepShape first = Stage(sequences);
+  first.has_candidates = has_candidates_ = false;  // its tokens are the likeliest
   if (num_logits_rows_ > max_draft_rows_) {
     return absl::InvalidArgumentError(absl::StrCat(num_logits_rows_, " sequences draft, at most ",
                                                    max_draft_rows_, " can in one step"));

@@ -130,6 +130,11 @@ class CudaExecutor final : public Executor {
     return forward_->Greatest(row);
   }
 
+  std::optional<RowCandidates> Candidates(int32_t row) override {
+    TANDEM_CHECK(row >= 0 && row < options_.limits.max_logits_rows);
+    return forward_->Candidates(row);
+  }
+
  private:
   ModelConfig config_;
   CudaExecutorOptions options_;

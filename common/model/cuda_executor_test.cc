@@ -1,6 +1,8 @@
 #include "common/model/cuda_executor.h"
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 #include <vector>
 
 #include "common/kernels/cuda/device_test_memory.h"
@@ -8,6 +10,8 @@
 #include "common/model/reference_forward.h"
 #include "common/model/test_model.h"
 #include "common/model/trimmed_head.h"
+#include "common/speculation/reference_candidates.h"
+#include "common/speculation/sampler.h"
 
 namespace tandem {
 namespace {
@@ -226,6 +230,106 @@ TEST_F(CudaExecutorTest, TooManyPageTablesForOneStepAreRefused) {
   EXPECT_TRUE(driver.executor().Forward(absl::MakeConstSpan(many).first(2)).ok());
 }
 
+using LogitOfId = std::map<int32_t, float>;
+
+LogitOfId MapOf(std::span<const IdLogit> ids) {
+  LogitOfId logits;
+  for (const IdLogit& c : ids) logits[c.id] = c.logit;
+  EXPECT_EQ(logits.size(), ids.size()) << "an id is there twice";
+  return logits;
+}
+
+// What is found is what is there, and a sampler takes the token of the whole row from it.
+void ExpectCandidatesOf(const std::vector<float>& row, const SamplingParams& params, int32_t length,
+                        const std::optional<RowCandidates>& found) {
+  TokenSampler sampler(params, static_cast<int32_t>(row.size()));
+  sampler.Append(std::vector<int32_t>(length, 0));
+  const CandidateQuery query = sampler.candidate_query();
+  const ReferenceCandidates expected(row, query);
+  if (std::max_element(row.begin(), row.end()) - row.begin() >= query.num_ids) {
+    EXPECT_FALSE(found.has_value());
+    return;
+  }
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(found->greatest, expected.numbers.greatest);
+  EXPECT_NEAR(found->exp_sum / expected.numbers.exp_sum, 1.0, 1e-5);
+  EXPECT_EQ(found->reach, expected.numbers.reach);
+  EXPECT_EQ(MapOf(found->near), MapOf(expected.near));
+  EXPECT_EQ(found->contenders.empty(), expected.contenders.empty());
+  const LogitOfId contenders = MapOf(found->contenders);
+  for (const IdLogit& c : expected.contenders) EXPECT_EQ(contenders.at(c.id), c.logit);
+  EXPECT_LE(contenders.size(), expected.contenders.size() + 8);
+  SamplerScratch scratch;
+  if (const auto choice = sampler.SampleCandidates(*found, &scratch)) {
+    std::vector<float> copy = row;
+    EXPECT_EQ(choice->token.id, sampler.Sample(absl::MakeSpan(copy), &scratch).value());
+  }
+}
+
+SamplingParams CandidateParams(int32_t index) {
+  const SamplingParams kinds[] = {
+      {.temperature = 0.7f},
+      {.temperature = 1.0f, .top_k = 20},
+      {.temperature = 0.05f, .top_p = 0.9f},
+      {.temperature = 2.0f, .top_k = 50, .top_p = 0.8f, .min_p = 0.02f, .used_vocab_size = 1700},
+      {.temperature = 300.0f, .top_p = 0.5f},  // more ids than there is room for
+  };
+  SamplingParams params = kinds[index % std::size(kinds)];
+  params.seed = 0x123456789abcdef0u + index;
+  return params;
+}
+
+CandidateQuery QueryOf(const SamplingParams& params, int32_t vocab_size, int32_t position) {
+  CandidateQuery query = TokenSampler(params, vocab_size).candidate_query();
+  query.position = position;
+  return query;
+}
+
+// A batch in which some ask and some do not, each in its own way; and alone: the same bits.
+TEST_F(CudaExecutorTest, CandidatesAreThoseOfTheRows) {
+  TANDEM_NEEDS_DEVICE();
+  TestModelOptions options = ModelOf({4, 2, 64, true}, DType::kQ4_0);
+  options.vocab_size = 4001;
+  const auto file = OpenTestModel(options);
+  const std::vector<int32_t> tokens = RandomTokens(12, 4001, 4);
+  const auto all = absl::MakeConstSpan(tokens);
+  ExecutorDriver driver = Drive(*file, KvType::k8, 7);
+  std::vector<DrivenPiece> pieces;
+  for (int32_t i = 0; i < 7; ++i) {
+    pieces.push_back(
+        {.sequence = i, .token_ids = all.subspan(0, 6 + i % 3), .num_logits = 1 + i % 6});
+    if (i != 2) pieces.back().candidates = QueryOf(CandidateParams(i), 4001, 100 + i);
+  }
+  const LogitsRows rows = driver.Step(pieces);
+  std::vector<std::optional<RowCandidates>> firsts(7);
+  int32_t first_row = 0;
+  for (int32_t i = 0; i < 7; ++i) {
+    for (int32_t k = 0; k < pieces[i].num_logits; ++k) {
+      SCOPED_TRACE(testing::Message() << "sequence " << i << " row " << k);
+      const auto found = driver.executor().Candidates(first_row + k);
+      if (i == 2) {
+        EXPECT_FALSE(found.has_value());
+      } else {
+        ExpectCandidatesOf(rows[first_row + k], CandidateParams(i), 100 + i + k, found);
+        if (k == 0) firsts[i] = found;
+      }
+    }
+    first_row += pieces[i].num_logits;
+  }
+  for (int32_t i = 0; i < 7; ++i) {
+    driver.Step({pieces[i]});
+    const auto alone = driver.executor().Candidates(0);
+    ASSERT_EQ(alone.has_value(), firsts[i].has_value());
+    if (!alone.has_value()) continue;
+    EXPECT_EQ(alone->exp_sum, firsts[i]->exp_sum);
+    EXPECT_EQ(alone->reach, firsts[i]->reach);
+    EXPECT_EQ(alone->contenders.size(), firsts[i]->contenders.size());
+  }
+  pieces[0].candidates = {};
+  driver.Step({pieces[0]});
+  EXPECT_FALSE(driver.executor().Candidates(0).has_value());
+}
+
 // A trimmed draft and the model of its rows: the same logits at the ids it kept.
 TEST_F(CudaExecutorTest, ATrimmedDraftWritesTheIdsItKept) {
   TANDEM_NEEDS_DEVICE();
@@ -255,6 +359,18 @@ TEST_F(CudaExecutorTest, ATrimmedDraftWritesTheIdsItKept) {
     EXPECT_EQ(rows[i][998], kNeverWrittenLogit);
     const auto best = std::max_element(rows[i].begin(), rows[i].end()) - rows[i].begin();
     EXPECT_EQ(driver.executor().Greatest(i).token_id, best);
+  }
+  // Noise is that of the ids, not of the rows.
+  for (int32_t kind = 0; kind < 4; ++kind) {
+    const SamplingParams params = CandidateParams(kind);
+    driver.Step({{.sequence = 0,
+                  .start_position = 0,
+                  .token_ids = tokens,
+                  .num_logits = 4,
+                  .candidates = QueryOf(params, 1000, 7)}});
+    for (int32_t i = 0; i < 4; ++i) {
+      ExpectCandidatesOf(rows[i], params, 7 + i, driver.executor().Candidates(i));
+    }
   }
 }
 

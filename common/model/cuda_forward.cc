@@ -62,6 +62,9 @@ absl::Status CudaForward::Allocate(DeviceLedger* ledger) {
                              "clearing the workspace"));
   base_ = memory_.data();
   LayOut();
+  RETURN_IF_ERROR(CudaStatus(cudaMemcpy(device_.kept_ids, config_.kept_ids.data(),
+                                        config_.kept_ids.size() * 4, cudaMemcpyHostToDevice),
+                             "uploading the kept ids"));
   const int64_t logits = int64_t{limits_.max_logits_rows} * config_.vocab_size;
   void* pinned = nullptr;
   const auto pin = [&](int64_t bytes) {
@@ -76,6 +79,9 @@ absl::Status CudaForward::Allocate(DeviceLedger* ledger) {
         pin(int64_t{max_draft_rows_} * kMaxLoopTokens * int64_t{sizeof(cuda::RowChoice)}));
     host_drafted_ = static_cast<cuda::RowChoice*>(pinned);
   }
+  RETURN_IF_ERROR(pin(limits_.max_logits_rows * int64_t{sizeof(cuda::CandidateIds)}));
+  host_ids_ = static_cast<cuda::CandidateIds*>(pinned);
+  near_.reserve(kNearBands * kNearBandIds);
   RETURN_IF_ERROR(pin(logits * 4));
   host_logits_ = static_cast<float*>(pinned);
   has_logits_.resize(static_cast<size_t>(limits_.max_logits_rows));
@@ -88,6 +94,7 @@ CudaForward::~CudaForward() {
   cudaFreeHost(staging_);
   cudaFreeHost(host_choices_);
   cudaFreeHost(host_drafted_);
+  cudaFreeHost(host_ids_);
   cudaFreeHost(host_logits_);
   if (done_ != nullptr) cudaEventDestroy(done_);
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
@@ -157,6 +164,7 @@ CudaStepShape CudaForward::Stage(absl::Span<const StepSequence> sequences) {
   *Staged(device_.counts) = counts;
   staged_bytes_ = fixed_bytes_ + int64_t{table_offset} * 4;
   num_logits_rows_ = counts.num_logits_rows;
+  has_candidates_ = shape.has_candidates = StageQueries(sequences);
   RoundUpShape(counts, is_one_group_each, &shape);
   return shape;
 }
@@ -185,7 +193,9 @@ void CudaForward::RoundUpShape(const cuda::StepCounts& counts, bool is_one_group
 }
 
 absl::Status CudaForward::Upload() {
-  return CudaStatus(cudaMemcpyAsync(base_, staging_, static_cast<size_t>(staged_bytes_),
+  const int64_t first_byte = has_candidates_ ? 0 : queries_bytes_;
+  return CudaStatus(cudaMemcpyAsync(base_ + first_byte, staging_ + first_byte,
+                                    static_cast<size_t>(staged_bytes_ - first_byte),
                                     cudaMemcpyHostToDevice, stream_),
                     "uploading a step");
 }
@@ -203,6 +213,7 @@ absl::Status CudaForward::Run(absl::Span<const StepSequence> sequences) {
                                    cudaMemcpyDeviceToHost, stream_),
                    "fetching tokens"));
   }
+  if (has_candidates_) RETURN_IF_ERROR(FetchCandidates());
   has_logits_.assign(has_logits_.size(), false);
   return WaitForDevice();
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -18,6 +19,7 @@
 #include "common/kernels/cuda/attention.h"
 #include "common/kernels/cuda/draft_loop.h"
 #include "common/kernels/cuda/matmul.h"
+#include "common/kernels/cuda/row_candidates.h"
 #include "common/kernels/cuda/step_rows.h"
 #include "common/model/cuda_weights.h"
 #include "common/model/executor.h"
@@ -33,7 +35,9 @@ inline constexpr int32_t kMaxPartialTiles = 256;
 
 // Device buffers of one step; all rows of it go through each layer together.
 struct CudaStepBuffers {
-  // Read by the device, written in one copy: `upload` is their memory.
+  // Read by the device, written in one copy, which begins with the candidates where a step
+  // asks for some, else after them.
+  cuda::CandidateRow* candidates = nullptr;  // [max_logits_rows]
   cuda::StepCounts* counts = nullptr;
   int32_t* token_ids = nullptr;      // [max_rows]
   int32_t* positions = nullptr;      // [max_rows]
@@ -56,6 +60,7 @@ struct CudaStepBuffers {
   float* logits = nullptr;             // [max_logits_rows][rows of the head]
   cuda::RowChoice* choices = nullptr;  // [max_logits_rows]
   cuda::RowChoice* drafted = nullptr;  // [max_draft_rows][kMaxLoopTokens]
+  int32_t* kept_ids = nullptr;         // trimmed: [rows of the head but the last]
 };
 
 // Tokens of a sequence that one Draft makes at most.
@@ -70,10 +75,11 @@ struct CudaStepShape {
   int32_t max_logits_rows = 0;
   bool splits_chunks = false;  // attention by chunks
   bool gathers_logits = false;
+  bool has_candidates = false;
 
   auto key() const {
     return std::make_tuple(max_rows, max_groups, max_group_rows, max_chunks, max_logits_rows,
-                           splits_chunks, gathers_logits);
+                           splits_chunks, gathers_logits, has_candidates);
   }
 };
 
@@ -108,6 +114,8 @@ class CudaForward {
   absl::StatusOr<absl::Span<float>> Logits(int32_t row);
   // The id, value and probability of its greatest logit; the value is NaN when one is.
   GreatestLogit Greatest(int32_t row) const { return GreatestOf(host_choices_[row]); }
+  // As Executor::Candidates.
+  std::optional<RowCandidates> Candidates(int32_t row);
 
   int64_t workspace_bytes() const;
 
@@ -126,6 +134,9 @@ class CudaForward {
   CudaStepShape Stage(absl::Span<const StepSequence> sequences);
   void RoundUpShape(const cuda::StepCounts& counts, bool is_one_group_each,
                     CudaStepShape* shape) const;
+  // Whether there are any.
+  bool StageQueries(absl::Span<const StepSequence> sequences);
+  absl::Status FetchCandidates();
   // The host's side of a device buffer that is uploaded.
   template <typename T>
   T* Staged(T* device) const {
@@ -140,6 +151,7 @@ class CudaForward {
   cudaError_t RecordLayer(const CudaStepShape& shape, int32_t index);
   cudaError_t RecordAttention(const CudaStepShape& shape, int32_t index);
   cudaError_t RecordHead(const CudaStepShape& shape);
+  cudaError_t RecordChoices(const CudaStepShape& shape);
   cudaError_t Matmul(const cuda::MatmulCall& call, int32_t max_rows);
   cuda::ResidualOutput ResidualWith(const float* norm_weights) const;
   cuda::RmsScale RmsOf(const float* square_sums) const;
@@ -179,13 +191,18 @@ class CudaForward {
 
   DeviceBuffer memory_;
   CudaStepBuffers device_;
-  // The host's side of what is uploaded, pinned, and the offsets of its parts.
+  // The host's side of what is uploaded, pinned, and the offsets of its parts. The rows'
+  // candidates come back to where their queries were.
   uint8_t* staging_ = nullptr;
-  int64_t fixed_bytes_ = 0;  // before the page tables
+  int64_t queries_bytes_ = 0;  // at the beginning
+  int64_t fixed_bytes_ = 0;    // before the page tables
   int32_t max_draft_rows_ = 0;
   int64_t table_entries_ = 0;
   int64_t staged_bytes_ = 0;
   cuda::RowChoice* host_choices_ = nullptr;  // pinned
+  cuda::CandidateIds* host_ids_ = nullptr;   // pinned [max_logits_rows], written by the device
+  bool has_candidates_ = false;              // of the last Run
+  std::vector<IdLogit> near_;                // of one row
   float* host_logits_ = nullptr;             // pinned [max_logits_rows][vocab]
   std::vector<bool> has_logits_;             // rows that were copied
   std::vector<int32_t> row_of_id_;           // trimmed: [vocab], the embedding's row of each id

@@ -178,14 +178,32 @@ cudaError_t CudaForward::RecordHead(const CudaStepShape& shape) {
   if (const cudaError_t error = Matmul(head, shape.max_logits_rows); error != cudaSuccess) {
     return error;
   }
+  return RecordChoices(shape);
+}
+
+cudaError_t CudaForward::RecordChoices(const CudaStepShape& shape) {
+  const cuda::LaunchOptions options = {.stream = stream_, .may_overlap = may_overlap_};
+  const int32_t* num_rows = &device_.counts->num_logits_rows;
   const cuda::GreatestCall greatest = {.logits = device_.logits,
                                        .stride = config_.num_embedding_rows(),
                                        .num_ids = num_drafted_ids(),
                                        .num_rows = num_rows,
                                        .choices = device_.choices};
-  const cudaError_t error = cuda::LaunchGreatest(greatest, shape.max_logits_rows, options);
-  if (error != cudaSuccess || !with_probabilities_) return error;
-  return cuda::LaunchExpSums(greatest, shape.max_logits_rows, options);
+  cudaError_t error = cuda::LaunchGreatest(greatest, shape.max_logits_rows, options);
+  if (error == cudaSuccess && with_probabilities_) {
+    error = cuda::LaunchExpSums(greatest, shape.max_logits_rows, options);
+  }
+  if (error != cudaSuccess || !shape.has_candidates) return error;
+  const cuda::CandidatesCall candidates = {
+      .logits = device_.logits,
+      .stride = config_.num_embedding_rows(),
+      .num_logits = num_drafted_ids(),
+      .kept_ids = config_.kept_ids.empty() ? nullptr : device_.kept_ids,
+      .num_rows = num_rows,
+      .choices = device_.choices,
+      .rows = device_.candidates,
+      .ids = host_ids_};
+  return cuda::LaunchCandidates(candidates, shape.max_logits_rows, options);
 }
 
 }  // namespace tandem

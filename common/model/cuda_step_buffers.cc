@@ -30,6 +30,8 @@ void CudaForward::LayOut() {
   taken_ = 0;
   const int64_t rows = RoundUp(limits_.max_step_tokens, kRowsOfBlock);
   const int64_t logits_rows = RoundUp(limits_.max_logits_rows, kRowsOfBlock);
+  device_.candidates = Take<cuda::CandidateRow>(logits_rows);
+  queries_bytes_ = taken_;
   device_.counts = Take<cuda::StepCounts>(1);
   device_.token_ids = Take<int32_t>(rows);
   device_.positions = Take<int32_t>(rows);
@@ -57,6 +59,7 @@ void CudaForward::LayOut() {
   device_.logits = Take<float>(int64_t{limits_.max_logits_rows} * config_.num_embedding_rows());
   device_.choices = Take<cuda::RowChoice>(logits_rows);
   device_.drafted = Take<cuda::RowChoice>(int64_t{max_draft_rows_} * kMaxLoopTokens);
+  device_.kept_ids = Take<int32_t>(static_cast<int64_t>(config_.kept_ids.size()));
 }
 
 }  // namespace tandem

@@ -30,7 +30,12 @@ std::vector<CudaStepShape> CudaForward::CommonShapes() const {
       for (const int32_t group_rows : {1, cuda::kMaxGroupRows}) {
         for (const int32_t chunks : kChunks) {
           if (rows > 8 && chunks > 2) continue;
-          add({rows, groups, rows}, true, {.max_group_rows = group_rows, .max_chunks = chunks});
+          for (const bool has_candidates : {false, true}) {
+            add({rows, groups, rows}, true,
+                {.max_group_rows = group_rows,
+                 .max_chunks = chunks,
+                 .has_candidates = has_candidates});
+          }
         }
       }
     }
@@ -52,6 +57,7 @@ absl::Status CudaForward::RunEmpty(const CudaStepShape& shape, cudaGraphExec_t g
   Staged(device_.positions)[0] = 0;
   Staged(device_.logits_rows)[0] = 0;
   *Staged(device_.num_drafts) = 0;
+  has_candidates_ = false;
   staged_bytes_ = fixed_bytes_;
   RETURN_IF_ERROR(Upload());
   RETURN_IF_ERROR(CudaStatus(cudaGraphLaunch(graph, stream_), "launching a step"));

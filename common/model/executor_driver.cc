@@ -46,7 +46,8 @@ LogitsRows ExecutorDriver::Step(const std::vector<DrivenPiece>& pieces) {
     step.push_back({.start_position = piece.start_position,
                     .token_ids = piece.token_ids,
                     .num_logits = piece.num_logits,
-                    .page_table = page_tables_[piece.sequence]});
+                    .page_table = page_tables_[piece.sequence],
+                    .candidates = piece.candidates});
     num_rows += piece.num_logits;
   }
   TANDEM_CHECK(executor_->Forward(step).ok());

@@ -18,6 +18,7 @@ struct DrivenPiece {
   int32_t start_position = 0;
   absl::Span<const int32_t> token_ids;
   int32_t num_logits = 0;
+  CandidateQuery candidates;
 };
 
 using LogitsRows = std::vector<std::vector<float>>;

@@ -1,5 +1,6 @@
 #include "common/kernels/cuda/epilogue.cuh"
 #include "common/kernels/cuda/launch.cuh"
+#include "common/kernels/cuda/logit_rank.cuh"
 #include "common/kernels/cuda/step_rows.h"
 
 namespace tandem::cuda {
@@ -86,13 +87,6 @@ __global__ void GatherKernel(GatherCall call) {
   }
 }
 
-// Orders like the floats, then smaller ids before larger ones.
-__device__ __forceinline__ uint64_t Rank(float logit, uint32_t id) {
-  const uint32_t bits = __float_as_uint(logit);
-  const uint32_t ordered = (bits & 0x80000000u) ? ~bits : bits | 0x80000000u;
-  return static_cast<uint64_t>(ordered) << 32 | static_cast<uint32_t>(~id);
-}
-
 __global__ void GreatestKernel(GreatestCall call) {
   LetNextKernelStart();
   WaitForPreviousKernel();
@@ -116,11 +110,6 @@ __global__ void GreatestKernel(GreatestCall call) {
   }
 }
 
-__device__ __forceinline__ float GreatestValue(uint64_t rank) {
-  const uint32_t ordered = static_cast<uint32_t>(rank >> 32);
-  return __uint_as_float((ordered & 0x80000000u) ? ordered & 0x7fffffffu : ~ordered);
-}
-
 __global__ void ExpSumsKernel(GreatestCall call) {
   __shared__ float sums[32];
   LetNextKernelStart();
@@ -128,7 +117,7 @@ __global__ void ExpSumsKernel(GreatestCall call) {
   const int64_t row = blockIdx.y;
   if (row >= *call.num_rows) return;
   const float* logits = call.logits + row * call.stride;
-  const float greatest = GreatestValue(call.choices[row].rank);
+  const float greatest = LogitOfRank(call.choices[row].rank);
   float sum = 0.0f;
   for (int id = blockIdx.x * blockDim.x + threadIdx.x; id < call.num_ids;
        id += gridDim.x * blockDim.x) {
