@@ -31,6 +31,7 @@ std::vector<CudaStepShape> CudaForward::CommonShapes() const {
         for (const int32_t chunks : kChunks) {
           if (rows > 8 && chunks > 2) continue;
           for (const bool has_candidates : {false, true}) {
+            if (has_candidates && rows > 8 && group_rows > 1) continue;
             add({rows, groups, rows}, true,
                 {.max_group_rows = group_rows,
                  .max_chunks = chunks,
