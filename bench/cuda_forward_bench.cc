@@ -2,6 +2,7 @@
 // weights: the shapes alone decide the time. Prints one JSON object.
 //
 //   cuda_forward_bench [--shape 8b|1b|500m|300m] [--quick]
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -38,8 +39,8 @@ nlohmann::json Measure(const std::string& shape, bool is_quick) {
       is_quick ? std::vector<int32_t>{0, 2048} : std::vector<int32_t>{0, 2048, 8192, 16384, 32000};
   BenchModel bench(config, weights.weights(), KvType::k4, 33 * 1024, shape != "8b");
   out["workspace_bytes"] = bench.workspace_bytes();
-  for (const int32_t rows : {1, 2, 4, 8, 9, 16, 32}) {
-    out["rows_ms"][std::to_string(rows)] = bench.Step(0, rows, rows);
+  for (const int32_t rows : {1, 2, 4, 8, 9, 16, 32, 64, 128, 256}) {
+    out["rows_ms"][std::to_string(rows)] = bench.Step(0, rows, std::min(rows, 32));
   }
   const double one = out["rows_ms"]["1"];
   out["decode_tokens_per_second"] = 1e3 / one;

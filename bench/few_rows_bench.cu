@@ -94,7 +94,7 @@ class Product {
       MatmulInput in{.weights = matrix_, .x = x_, .num_rows = num_rows_};
       in.weights.chunks += i * stride_;
       if (has_norm) in.norm = norm_;
-      Check(LaunchShape<S>(in, end, {.stream = stream, .may_overlap = i > 0}));
+      Check(LaunchShape<S>(in, end, rows, {.stream = stream, .may_overlap = i > 0}));
     }
     cudaGraph_t graph;
     cudaGraphExec_t run;

@@ -1,10 +1,10 @@
-#include "bench/read_bandwidth.h"
-
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
+
+#include "bench/read_bandwidth.h"
 
 namespace tandem {
 namespace {

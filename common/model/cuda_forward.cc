@@ -51,7 +51,7 @@ absl::Status CudaForward::Allocate(DeviceLedger* ledger) {
   int cache_bytes = 0;
   RETURN_IF_ERROR(CudaStatus(cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, device),
                              "asking for the cache"));
-  if (may_overlap_) ahead_bytes_ = cache_bytes / 5;
+  if (may_overlap_) ahead_bytes_ = cache_bytes / 20;
   // A page holds at least 16 positions.
   table_entries_ = int64_t{limits_.max_step_tokens} + int64_t{limits_.max_step_tokens} * 8 +
                    limits_.max_positions;
@@ -182,7 +182,7 @@ void CudaForward::RoundUpShape(const cuda::StepCounts& counts, bool is_one_group
       shape->max_group_rows <= one_tile_rows ? one_tile_rows : cuda::GroupRows(heads);
   shape->max_logits_rows = counts.num_logits_rows == 0 ? 0 : Bucket(counts.num_logits_rows, 8);
   const int32_t tiles = cuda::QueryTiles(shape->max_group_rows, heads);
-  shape->splits_chunks = is_one_group_each && shape->max_rows <= cuda::kMaxFewRows &&
+  shape->splits_chunks = is_one_group_each && shape->max_rows <= kMaxSplitRows &&
                          shape->max_groups * shape->max_chunks * tiles <= kMaxPartialTiles;
   if (shape->splits_chunks) return;
   // A step with prompts hardly feels these.

@@ -33,6 +33,9 @@ inline constexpr int64_t kRowsOfBlock = 64;  // the kernels for many rows read w
 // between its kernels.
 inline constexpr int32_t kMaxPartialTiles = 256;
 
+// Rows of a step whose attention may be split by chunks.
+inline constexpr int32_t kMaxSplitRows = 32;
+
 // Device buffers of one step; all rows of it go through each layer together.
 struct CudaStepBuffers {
   // Read by the device, written in one copy, which begins with the candidates where a step

@@ -25,7 +25,7 @@ std::vector<CudaStepShape> CudaForward::CommonShapes() const {
     shapes.push_back(shape);
   };
   // Decodes and verifies, of 1 to 8 rows for each sequence.
-  for (int32_t rows = 8; rows <= cuda::kMaxFewRows; rows *= 2) {
+  for (int32_t rows = 8; rows <= kMaxSplitRows; rows *= 2) {
     for (int32_t groups = rows / 8; groups <= rows; groups *= 2) {
       for (const int32_t group_rows : {1, cuda::kMaxGroupRows}) {
         for (const int32_t chunks : kChunks) {

@@ -82,10 +82,10 @@ struct ActivationCursor {
   }
 };
 
-// Sums this warp's slice into acc.
+// Sums this warp's slice, of the rows from group `first_group` on, into acc.
 template <class S>
 __device__ __forceinline__ void SumSlice(const MatmulInput& in, const SplitCodebook& split,
-                                         int first_tile, int slice, int lane, int* num_rows,
+                                         int first_group, int first_tile, int slice, int lane,
                                          float (&acc)[S::kWarpTiles][S::kGroups][4]) {
   constexpr MatrixFormat F = S::kFormat;
   constexpr int kAhead = S::kAhead;
@@ -116,12 +116,12 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, const SplitCodeb
     }
   }
   const Codebook book = S::kSplit ? LoadCodebook(split) : LoadCodebook(in.weights);
-  *num_rows = min(*in.num_rows, S::kGroups * 8);
+  const int num_rows = *in.num_rows;
   WaitForPreviousKernel();
   ActivationCursor<F> cursors[S::kGroups];
 #pragma unroll
   for (int group = 0; group < S::kGroups; ++group) {
-    cursors[group].Start(in.x, group, *num_rows, begin, lane);
+    cursors[group].Start(in.x, first_group + group, num_rows, begin, lane);
   }
 
   ActivationTile next[S::kGroups];
@@ -179,20 +179,24 @@ __global__ __launch_bounds__(S::kWarps * 32,
   const int lane = threadIdx.x % 32;
   const int team = warp / kSlices;
   const int slice = warp % kSlices;
-  const int first_tile = blockIdx.x * S::kRowTiles;
-  int num_rows = 0;
+  const int first_tile = blockIdx.y * S::kRowTiles;
+  // More rows than four groups are shared out to blocks; those that read the same weights follow
+  // each other.
+  const int first_group = S::kGroups == 4 ? blockIdx.x * S::kGroups : 0;
+  if (first_group > 0 && *in.num_rows <= first_group * 8) return;
   float acc[S::kWarpTiles][S::kGroups][4] = {};
-  SumSlice<S>(in, split, first_tile + team * S::kWarpTiles, slice, lane, &num_rows, acc);
+  SumSlice<S>(in, split, first_group, first_tile + team * S::kWarpTiles, slice, lane, acc);
+  const int num_rows = min(*in.num_rows - first_group * 8, S::kGroups * 8);
   // The last blocks leave memory idle bit by bit.
   const int region =
-      static_cast<int>(blockIdx.x) - static_cast<int>(gridDim.x) + in.ahead.num_regions;
-  if (threadIdx.x == 0 && region >= 0) {
+      static_cast<int>(blockIdx.y) - static_cast<int>(gridDim.y) + in.ahead.num_regions;
+  if (threadIdx.x == 0 && blockIdx.x == 0 && region >= 0) {
     PrefetchToL2(in.ahead.data + region * in.ahead.stride, in.ahead.region_bytes);
   }
 
   if (in.norm.square_sums != nullptr) {
     for (int row = warp; row < num_rows; row += S::kWarps) {
-      const float value = InverseRms(in.norm, row, lane);
+      const float value = InverseRms(in.norm, first_group * 8 + row, lane);
       if (lane == 0) inverse_rms[row] = value;
     }
   } else if (threadIdx.x < S::kGroups * 8) {
@@ -225,19 +229,21 @@ __global__ __launch_bounds__(S::kWarps * 32,
 #pragma unroll
     for (int part = 0; part < kOutputs / End::kOutputs; ++part) {
       if (first_tile * kTileRows + part * End::kOutputs >= in.weights.num_rows) break;
-      end.Apply(&partial[0][0][part * End::kOutputs], kOutputs + 4, inverse_rms + group * 8, group,
-                min(num_rows - group * 8, 8), first_tile * kTileRows + part * End::kOutputs, warp,
-                S::kWarps, lane);
+      end.Apply(&partial[0][0][part * End::kOutputs], kOutputs + 4, inverse_rms + group * 8,
+                first_group + group, min(num_rows - group * 8, 8),
+                first_tile * kTileRows + part * End::kOutputs, warp, S::kWarps, lane);
     }
   }
 }
 
 template <class S, class End>
-cudaError_t LaunchShape(const MatmulInput& in, const End& end, const LaunchOptions& options) {
+cudaError_t LaunchShape(const MatmulInput& in, const End& end, int32_t max_rows,
+                        const LaunchOptions& options) {
   const SplitCodebook split(in.weights.codebook);
   if (S::kSplit && !split.exists) return cudaErrorInvalidValue;
   const int row_tiles = (in.weights.num_rows + kTileRows - 1) / kTileRows;
-  const dim3 grid((row_tiles + S::kRowTiles - 1) / S::kRowTiles);
+  constexpr int kRows = S::kGroups * 8;
+  const dim3 grid((max_rows + kRows - 1) / kRows, (row_tiles + S::kRowTiles - 1) / S::kRowTiles);
   return Launch(FewRowsKernel<S, End>, grid, S::kWarps * 32, 0, options, in, split, end);
 }
 

@@ -1,4 +1,5 @@
-// Picks the kernel for a product of at most 32 rows (few_rows.cuh).
+// Picks the kernel for a product of few rows (few_rows.cuh). Beyond 32 rows each 32 read the
+// weights for themselves.
 #include "common/kernels/cuda/few_rows.cuh"
 
 namespace tandem::cuda {
@@ -13,40 +14,46 @@ template <MatrixFormat F, int warp_tiles, int teams, int slices, int groups, int
           int blocks_per_sm>
 using ShapeFor = Shape<F, warp_tiles, teams, slices, groups, AheadOf(F, ahead), blocks_per_sm>;
 
+constexpr int32_t kManyTiles = 6144;
+
 template <MatrixFormat F>
 cudaError_t LaunchFloat(const MatmulInput& in, const StoreEnd& end, int32_t max_rows,
                         const LaunchOptions& options) {
   constexpr int s = kFloatSlices;
-  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 1, s, 1, 4, 3>>(in, end, options);
-  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 2, 1, s, 2, 2, 2>>(in, end, options);
-  return LaunchShape<ShapeFor<F, 1, 1, s, 4, 2, 2>>(in, end, options);
+  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 1, s, 1, 4, 3>>(in, end, max_rows, options);
+  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 1, s, 2, 2, 3>>(in, end, max_rows, options);
+  // Of a large model there are enough outputs to go round with four tiles each.
+  if (in.weights.num_rows >= kManyTiles) {
+    return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 1>>(in, end, max_rows, options);
+  }
+  return LaunchShape<ShapeFor<F, 1, 1, s, 4, 2, 2>>(in, end, max_rows, options);
 }
 
 template <MatrixFormat F>
 cudaError_t LaunchManyOutputs(const MatmulInput& in, const StoreEnd& end, int32_t max_rows,
                               const LaunchOptions& options) {
   constexpr int s = kManyOutputsSlices;
-  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 1, s, 1, 4, 5>>(in, end, options);
-  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 2, 1, s, 2, 2, 4>>(in, end, options);
-  return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 2>>(in, end, options);
+  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 1, s, 1, 4, 5>>(in, end, max_rows, options);
+  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 2, 1, s, 2, 2, 4>>(in, end, max_rows, options);
+  return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 2>>(in, end, max_rows, options);
 }
 
 template <MatrixFormat F>
 cudaError_t LaunchResidual(const MatmulInput& in, const ResidualEnd& end, int32_t max_rows,
                            const LaunchOptions& options) {
   constexpr int s = kResidualSlices;
-  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 2, s, 1, 4, 1>>(in, end, options);
-  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 2, s, 2, 4, 1>>(in, end, options);
-  return LaunchShape<ShapeFor<F, 1, 2, s, 4, 2, 1>>(in, end, options);
+  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 2, s, 1, 4, 1>>(in, end, max_rows, options);
+  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 2, s, 2, 4, 1>>(in, end, max_rows, options);
+  return LaunchShape<ShapeFor<F, 1, 2, s, 4, 2, 1>>(in, end, max_rows, options);
 }
 
 template <MatrixFormat F>
 cudaError_t LaunchGated(const MatmulInput& in, const GatedEnd& end, int32_t max_rows,
                         const LaunchOptions& options) {
   constexpr int s = kGatedSlices;
-  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 2, 2, s, 1, 2, 2>>(in, end, options);
-  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 2, 2, s, 2, 2, 2>>(in, end, options);
-  return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 2>>(in, end, options);
+  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 2, 2, s, 1, 2, 2>>(in, end, max_rows, options);
+  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 2, 2, s, 2, 2, 2>>(in, end, max_rows, options);
+  return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 2>>(in, end, max_rows, options);
 }
 
 template <MatrixFormat F>
