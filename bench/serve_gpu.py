@@ -97,6 +97,14 @@ def concurrency(server, turns, add):
     one = median(values[1])
     add("8 concurrent against 1, tok/s, speculation off", median(values[8]) / one, "", "")
     add("32 concurrent against 1, tok/s, speculation off", median(values[32]) / one, "12x", "20x")
+    long = {}
+    for turn in range(turns):
+        for clients in (1, 32):
+            report = load(server, concurrency=clients, requests=max(2, clients), prompt_tokens=64,
+                          output_tokens=512, speculation="off", load_seed=70 + turn, warmup=0)
+            long.setdefault(clients, []).append(report["output_tokens_per_second"])
+    add("32 concurrent against 1, answers of 512 tokens instead of 128",
+        median(long[32]) / median(long[1]), "", "")
 
 
 def machine(label):
