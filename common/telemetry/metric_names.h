@@ -107,8 +107,8 @@ inline constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kMe
   return std::array<MetricSpec, static_cast<size_t>(Metric::kCount)>{{
       {"tandem_build_info",
        kGauge,
-       "1; the version that runs.",
-       {{{"version", ""}, {"commit", ""}}}},
+       "1; the build that runs: version, commit of the sources, CUDA toolkit or \"none\".",
+       {{{"role", ""}, {"version", ""}, {"commit", ""}, {"cuda", ""}}}},
       {"tandem_model_info",
        kGauge,
        "1; what each worker has loaded.",

@@ -21,6 +21,7 @@ import panels
 
 HERE = pathlib.Path(__file__).resolve().parent
 WIDTH = 24  # columns of Grafana's grid
+SIZES = {"stat": (WIDTH // 4, 4), "names": (WIDTH // 2, 4)}
 DATASOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 # Beside a stack and not on top of it.
 LINE = [model.DynamicConfigValue(id_val="custom.stacking", value={"mode": "none", "group": "A"}),
@@ -49,9 +50,11 @@ def target(query, index):
 
 
 def build_panel(panel, position):
-    if panel.kind == "stat":
+    if panel.kind in ("stat", "names"):
         builder = stat.Panel().reduce_options(
             common_builder.ReduceDataOptions().calcs(["lastNotNull"]))
+        if panel.kind == "names":
+            builder = builder.text_mode(common.BigValueTextMode.NAME)
     else:
         builder = timeseries.Panel().legend(
             common_builder.VizLegendOptions().show_legend(True)
@@ -88,7 +91,7 @@ def build_dashboard(board):
                                        'instance=~"$instance"}, model)')))
     x = y = height = 0
     for panel in board.panels:
-        w, h = (WIDTH // 4, 4) if panel.kind == "stat" else (WIDTH // 2, 8)
+        w, h = SIZES.get(panel.kind, (WIDTH // 2, 8))
         if x + w > WIDTH or (height and h != height):
             x, y = 0, y + height
         builder = builder.with_panel(build_panel(panel, model.GridPos(h=h, w=w, x=x, y=y)))

@@ -26,7 +26,7 @@ class Panel:
     what: str                 # shown as the panel's description
     unit: str                 # of Grafana
     queries: tuple
-    kind: str = "lines"       # lines, stack or stat
+    kind: str = "lines"       # lines, stack, stat, or names (a stat of the legend alone)
     minimum: float | None = 0
     maximum: float | None = None
 
@@ -203,7 +203,10 @@ WORKERS = Dashboard(
                      "{{role}} {{phase}}"),), kind="stat"),
         Panel("Model", "What each worker has loaded, and on which device.", "short",
               (Query("max by (role, name, quantization, device) (tandem_model_info{$S})",
-                     "{{role}}: {{name}} {{quantization}} on {{device}}"),), kind="stat"),
+                     "{{role}}: {{name}} {{quantization}} on {{device}}"),), kind="names"),
+        Panel("Build", "What each process was built from: one version and commit for all.", "short",
+              (Query("max by (role, version, commit, cuda) (tandem_build_info{$S})",
+                     "{{role}}: {{version}}, commit {{commit}}, CUDA {{cuda}}"),), kind="names"),
         Panel("Time of a step, p90", "As the gateway sees it, and as the worker measures it.", "s",
               (Query(quantile(0.9, "tandem_step_duration_seconds", "role, phase"),
                      "{{role}} {{phase}}"),)),

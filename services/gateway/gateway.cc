@@ -6,12 +6,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/build_info.h"
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
 #include "common/telemetry/log.h"
 #include "common/tokenizer/vocabulary_difference.h"
 #include "services/gateway/listen_queue.h"
-#include "services/gateway/version.h"
 
 namespace tandem::gateway {
 namespace {
@@ -32,7 +32,8 @@ Pipelining PipeliningOf(const std::string& option, const std::string& device) {
 
 Gateway::Gateway(const GatewayOptions& options)
     : options_(options), observer_(&metrics_), service_(&observer_) {
-  metrics_.Set(Metric::kBuildInfo, {kVersion, kCommit}, 1);
+  metrics_.SetInfo(Metric::kBuildInfo,
+                   {"gateway", kBuildInfo.version, kBuildInfo.commit, kBuildInfo.cuda});
 }
 
 Gateway::~Gateway() { Stop(); }

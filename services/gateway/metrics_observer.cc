@@ -209,6 +209,8 @@ void MetricsObserver::OnGauges(const EngineGauges& gauges) {
 void MetricsObserver::OnConnected(Role role, const WorkerDescription& worker,
                                   const ConnectionInfo& info) {
   const char* name = RoleName(role);
+  metrics_->SetInfo(Metric::kBuildInfo,
+                    {name, worker.build_version, worker.build_commit, worker.build_cuda});
   metrics_->SetInfo(Metric::kModelInfo,
                     {name, worker.name, FormatOf(worker.model_path), worker.quantization,
                      absl::StrCat(worker.num_parameters), worker.device});

@@ -83,6 +83,19 @@ TEST_F(MetricsObserverTest, MemoryIsNobodysBeforeATargetSaidWhereItRuns) {
   EXPECT_THAT(metrics_.Render(), Not(HasSubstr("gpu=\"host\"")));
 }
 
+TEST_F(MetricsObserverTest, EachProcessTellsOfWhichBuildItIs) {
+  WorkerDescription worker = Worker("cpu");
+  worker.build_version = "1.2.3";
+  worker.build_commit = "abc";
+  worker.build_cuda = "none";
+  observer_.OnConnected(Role::kDraft, worker, {});
+  EXPECT_TRUE(Shows("tandem_build_info{commit=\"abc\",cuda=\"none\",role=\"draft\","
+                    "version=\"1.2.3\"} 1"));
+  worker.build_version = "1.2.4";  // its container was replaced
+  observer_.OnConnected(Role::kDraft, worker, {.is_restart = true});
+  EXPECT_THAT(metrics_.Render(), Not(HasSubstr("1.2.3")));
+}
+
 TEST_F(MetricsObserverTest, RestartsAreCountedByWhatEndedTheWorker) {
   const auto restart = [this](const std::string& reason, bool had_hung) {
     WorkerDescription worker = Worker("cpu");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/base/build_info.h"
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/status_convert.h"
@@ -13,7 +14,6 @@
 #include "services/gateway/service_errors.h"
 #include "services/gateway/service_wire.h"
 #include "services/gateway/validation.h"
-#include "services/gateway/version.h"
 
 namespace tandem::gateway {
 namespace {
@@ -70,7 +70,7 @@ absl::Status GetModel(const Backend& backend, const v1::GetModelRequest& request
   response->set_has_chat_template(model.has_chat_template());
   response->set_bos_token_id(model.tokenizer().bos_id());
   response->set_eos_token_id(model.tokenizer().eos_id());
-  response->set_server_version(kVersion);
+  response->set_server_version(kBuildInfo.version);
   SetLimits(backend, response->mutable_limits());
   if (const auto target = backend.target->Description()) {
     ToMessage(*target, backend.target->IsConnected(), response->mutable_target());

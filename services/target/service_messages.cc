@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/build_info.h"
 #include "common/worker/worker_process.h"
 
 namespace tandem::target {
@@ -144,6 +145,9 @@ void ToMessage(const TargetInfo& info, v1::GetInfoResponse* response) {
   response->set_restart_reason(info.restart_reason);
   response->set_load_ns(absl::ToInt64Nanoseconds(info.load));
   response->set_warmup_ns(absl::ToInt64Nanoseconds(info.warmup));
+  response->set_build_version(kBuildInfo.version);
+  response->set_build_commit(kBuildInfo.commit);
+  response->set_build_cuda(kBuildInfo.cuda);
 }
 
 }  // namespace tandem::target

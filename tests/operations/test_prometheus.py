@@ -125,8 +125,7 @@ def test_dashboards_show_every_metric_of_the_server(scenario):
     names = {metric["__name__"] for metric, _ in
              scenario.prometheus.query('{__name__=~"tandem_.*"}')}
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
-    # Told by `label_values` of the variables, or for a join by hand.
-    families -= {"tandem_build_info", "tandem_kv_cache_config_info"}
+    families -= {"tandem_kv_cache_config_info"}  # for a join by hand
     assert not sorted(name for name in families if name not in used)
 
 
@@ -140,6 +139,13 @@ def test_series_survive_a_death(scenario, role):
         assert len(series) == 1, metric
         times = [at for at, _ in series[0][1]]
         assert max(b - a for a, b in zip(times, times[1:])) <= 1.0, metric
+
+
+def test_all_processes_tell_the_same_build(scenario):
+    builds = {metric["role"]: (metric["version"], metric["commit"], metric["cuda"])
+              for metric, _ in scenario.prometheus.query("tandem_build_info")}
+    assert set(builds) == {"gateway", "target", "draft"}
+    assert len(set(builds.values())) == 1, builds
 
 
 def test_the_memory_adds_up(scenario):

@@ -26,6 +26,7 @@ struct WorkerDescription {
   std::string restart_reason;   // why the process before it ended, where somebody knows
   absl::Duration load, warmup;  // that it took to start
   std::string ring_path;        // empty: steps go by gRPC
+  std::string build_version, build_commit, build_cuda;
   WorkerFacts facts;            // `incarnation` in it is the link's, of the session
 
   // The target's: which model it is, and what it hands out; 0 and empty for the draft.

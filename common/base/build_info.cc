@@ -1,0 +1,8 @@
+#include "common/base/build_info.h"
+
+namespace tandem {
+
+const BuildInfo kBuildInfo = {
+    .version = TANDEM_VERSION, .commit = TANDEM_COMMIT, .cuda = TANDEM_CUDA_VERSION};
+
+}  // namespace tandem

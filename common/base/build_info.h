@@ -1,0 +1,14 @@
+// What this program was built from.
+#pragma once
+
+namespace tandem {
+
+struct BuildInfo {
+  const char* version;
+  const char* commit;  // of the sources, where the build was told (-DTANDEM_COMMIT); or "unknown"
+  const char* cuda;    // version of the toolkit, "12.8"; "none" in a build for the CPU alone
+};
+
+extern const BuildInfo kBuildInfo;
+
+}  // namespace tandem
