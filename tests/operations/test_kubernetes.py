@@ -13,7 +13,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 K8S = ROOT / "deploy" / "k8s"
 OVERLAYS = ["base", *sorted(f"overlays/{path.name}" for path in (K8S / "overlays").iterdir())]
 API_VERSIONS = ["1.34", "1.36"]
-CUSTOM_KINDS = {"PodMonitor", "PrometheusRule", "Certificate", "ScaledObject", "GRPCRoute"}
+CUSTOM_KINDS = {"PodMonitor", "PrometheusRule", "Certificate", "ScaledObject", "GRPCRoute",
+                "BackendTLSPolicy"}
 # Namespaces of a pod that would join it to its node.
 HOST_FIELDS = ("hostNetwork", "hostPID", "hostIPC")
 
@@ -101,6 +102,25 @@ def test_custom_objects_have_what_their_controllers_need(rendered):
     scaled, = of_kind(dra, "ScaledObject")
     assert scaled["apiVersion"] == "keda.sh/v1alpha1"
     assert "tandem_requests_waiting" in scaled["spec"]["triggers"][0]["metadata"]["query"]
+
+
+def test_who_calls_the_pods_knows_whether_they_speak_tls(rendered):
+    """A port that says h2c and speaks TLS, or the reverse, is one that a Gateway cannot call."""
+    for overlay, objects in rendered.items():
+        _, pod = next(pods(objects))
+        has_tls = any(argument.startswith("--tls-cert=") for argument in pod["containers"][0]["args"])
+        service, = of_kind(objects, "Service")
+        port, = service["spec"]["ports"]
+        assert port.get("appProtocol") == (None if has_tls else "kubernetes.io/h2c"), overlay
+        policies = of_kind(objects, "BackendTLSPolicy")
+        assert len(policies) == (1 if has_tls and of_kind(objects, "GRPCRoute") else 0), overlay
+        for policy in policies:
+            assert policy["apiVersion"] == "gateway.networking.k8s.io/v1"
+            target, = policy["spec"]["targetRefs"]
+            assert (target["kind"], target["name"], target["sectionName"]) == \
+                ("Service", service["metadata"]["name"], port["name"])
+            certificate, = of_kind(objects, "Certificate")
+            assert policy["spec"]["validation"]["hostname"] in certificate["spec"]["dnsNames"]
 
 
 def test_the_prometheus_rule_is_what_prometheus_has(tmp_path):
