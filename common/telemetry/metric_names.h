@@ -268,9 +268,9 @@ inline constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kMe
        "Text that clients have not taken yet, of all streams."},
       {"tandem_model_load_duration_seconds",
        kGauge,
-       "How long a worker took from its start: to have the weights in place (load), and then "
-       "until it took steps (warmup).",
-       {{{"role", kRoles}, {"phase", "load|warmup"}}}},
+       "How long a worker took from its start until the file was mapped and checked (map), then "
+       "until the weights were in place (upload), then until it took steps (warmup).",
+       {{{"role", kRoles}, {"phase", "map|upload|warmup"}}}},
       {"tandem_log_messages_total",
        kCounter,
        "Lines that the gateway logged.",

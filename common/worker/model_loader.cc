@@ -48,9 +48,10 @@ absl::StatusOr<LoadedModel> Load(const WorkerOptions& options,
   LoadedModel model;
   model.quantization = MostlyUsedType(*file);
   model.fingerprint = ModelFingerprint(*file);
+  model.map = ProcessAge();
   ASSIGN_OR_RETURN(model.device, OpenWorkerDevice(options));
   ASSIGN_OR_RETURN(model.executor, model.device->Load(*file, limits, options, on_progress));
-  model.load = ProcessAge();
+  model.upload = ProcessAge() - model.map;
   return model;
 }
 

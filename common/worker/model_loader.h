@@ -18,7 +18,8 @@ struct LoadedModel {
   std::unique_ptr<Executor> executor;
   std::string quantization;  // the type that most bytes of the file have
   std::string fingerprint;   // ModelFingerprint of the file
-  absl::Duration load;       // from the start of the process to here
+  absl::Duration map;        // from the start of the process: the file mapped, checked and known
+  absl::Duration upload;     // from there: the weights where they are used
 };
 
 // Loads options.model onto options' device, telling its progress in bytes. The file is no longer

@@ -198,7 +198,7 @@ WORKERS = Dashboard(
         Panel("Restarts", "In the last hour.", "short",
               (Query("sum by (role, reason) (increase(tandem_worker_restarts_total{$S}[1h]))",
                      "{{role}} {{reason}}"),), kind="stat"),
-        Panel("Start", "Weights in place, then until steps are taken.", "s",
+        Panel("Start", "The file mapped and checked, the weights in place, steps taken.", "s",
               (Query("max by (role, phase) (tandem_model_load_duration_seconds{$S})",
                      "{{role}} {{phase}}"),), kind="stat"),
         Panel("Model", "What each worker has loaded, and on which device.", "short",

@@ -26,7 +26,7 @@ struct DraftInfo {
   int64_t incarnation = 0;
   std::string ring_name;
   std::string restart_reason;
-  absl::Duration load, warmup;
+  absl::Duration map, upload, warmup;
   bool is_cuda = false;
   // Of the device, as it is now; empty on the CPU.
   std::function<worker::DeviceMemory()> memory;

@@ -27,8 +27,9 @@ DraftWorker::DraftWorker(const worker::WorkerOptions& options, worker::LoadedMod
       .incarnation = worker::NewIncarnation(),
       .ring_name = options.use_ring ? options.ring_socket_path() : "",
       .restart_reason = options.restart_reason,
-      .load = model.load,
-      .warmup = worker::ProcessAge() - model.load,
+      .map = model.map,
+      .upload = model.upload,
+      .warmup = worker::ProcessAge() - model.map - model.upload,
   };
   if (device_ != nullptr && device_->is_cuda()) {
     info_.is_cuda = true;

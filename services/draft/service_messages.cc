@@ -123,7 +123,8 @@ void ToMessage(const DraftInfo& info, v1::GetInfoResponse* response) {
   response->set_incarnation(info.incarnation);
   response->set_ring_name(info.ring_name);
   response->set_restart_reason(info.restart_reason);
-  response->set_load_ns(absl::ToInt64Nanoseconds(info.load));
+  response->set_map_ns(absl::ToInt64Nanoseconds(info.map));
+  response->set_upload_ns(absl::ToInt64Nanoseconds(info.upload));
   response->set_warmup_ns(absl::ToInt64Nanoseconds(info.warmup));
   response->set_build_version(kBuildInfo.version);
   response->set_build_commit(kBuildInfo.commit);

@@ -214,7 +214,8 @@ void MetricsObserver::OnConnected(Role role, const WorkerDescription& worker,
   metrics_->SetInfo(Metric::kModelInfo,
                     {name, worker.name, FormatOf(worker.model_path), worker.quantization,
                      absl::StrCat(worker.num_parameters), worker.device});
-  metrics_->Set(Metric::kModelLoadDuration, {name, "load"}, Seconds(worker.load));
+  metrics_->Set(Metric::kModelLoadDuration, {name, "map"}, Seconds(worker.map));
+  metrics_->Set(Metric::kModelLoadDuration, {name, "upload"}, Seconds(worker.upload));
   metrics_->Set(Metric::kModelLoadDuration, {name, "warmup"}, Seconds(worker.warmup));
   memory_->budget_of_role[static_cast<int>(role)] = worker.weight_bytes + worker.workspace_bytes;
   NoteMemory(role, worker);

@@ -89,11 +89,24 @@ TEST_F(MetricsObserverTest, EachProcessTellsOfWhichBuildItIs) {
   worker.build_commit = "abc";
   worker.build_cuda = "none";
   observer_.OnConnected(Role::kDraft, worker, {});
-  EXPECT_TRUE(Shows("tandem_build_info{commit=\"abc\",cuda=\"none\",role=\"draft\","
-                    "version=\"1.2.3\"} 1"));
+  EXPECT_TRUE(
+      Shows("tandem_build_info{commit=\"abc\",cuda=\"none\",role=\"draft\","
+            "version=\"1.2.3\"} 1"));
   worker.build_version = "1.2.4";  // its container was replaced
   observer_.OnConnected(Role::kDraft, worker, {.is_restart = true});
   EXPECT_THAT(metrics_.Render(), Not(HasSubstr("1.2.3")));
+}
+
+TEST_F(MetricsObserverTest, AStartIsToldByItsPhases) {
+  WorkerDescription worker = Worker("cpu");
+  worker.map = absl::Milliseconds(250);
+  worker.upload = absl::Seconds(2);
+  worker.warmup = absl::Milliseconds(500);
+  observer_.OnConnected(Role::kDraft, worker, {});
+  const std::string name = "tandem_model_load_duration_seconds";
+  EXPECT_TRUE(Shows(name + "{phase=\"map\",role=\"draft\"} 0.25"));
+  EXPECT_TRUE(Shows(name + "{phase=\"upload\",role=\"draft\"} 2"));
+  EXPECT_TRUE(Shows(name + "{phase=\"warmup\",role=\"draft\"} 0.5"));
 }
 
 TEST_F(MetricsObserverTest, RestartsAreCountedByWhatEndedTheWorker) {

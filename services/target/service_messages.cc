@@ -143,7 +143,8 @@ void ToMessage(const TargetInfo& info, v1::GetInfoResponse* response) {
   response->set_ring_name(info.ring_name);
   response->set_model_fingerprint(info.model_fingerprint);
   response->set_restart_reason(info.restart_reason);
-  response->set_load_ns(absl::ToInt64Nanoseconds(info.load));
+  response->set_map_ns(absl::ToInt64Nanoseconds(info.map));
+  response->set_upload_ns(absl::ToInt64Nanoseconds(info.upload));
   response->set_warmup_ns(absl::ToInt64Nanoseconds(info.warmup));
   response->set_build_version(kBuildInfo.version);
   response->set_build_commit(kBuildInfo.commit);

@@ -33,7 +33,7 @@ struct TargetInfo {
   std::string ring_name;
   std::string model_fingerprint;
   std::string restart_reason;
-  absl::Duration load, warmup;
+  absl::Duration map, upload, warmup;
   bool is_cuda = false;
   // Of the device, as it is now; empty on the CPU.
   std::function<worker::DeviceMemory()> memory;

@@ -98,8 +98,9 @@ absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Create(
       .ring_name = options.use_ring ? options.ring_socket_path() : "",
       .model_fingerprint = model.fingerprint,
       .restart_reason = options.restart_reason,
-      .load = model.load,
-      .warmup = worker::ProcessAge() - model.load,
+      .map = model.map,
+      .upload = model.upload,
+      .warmup = worker::ProcessAge() - model.map - model.upload,
   };
   if (on_device) {
     worker->info_.is_cuda = true;

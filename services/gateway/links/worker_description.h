@@ -22,12 +22,12 @@ struct WorkerDescription {
   int64_t weight_bytes = 0;
   int64_t workspace_bytes = 0;
   int64_t other_bytes = 0;
-  int64_t incarnation = 0;      // of the process
-  std::string restart_reason;   // why the process before it ended, where somebody knows
-  absl::Duration load, warmup;  // that it took to start
-  std::string ring_path;        // empty: steps go by gRPC
+  int64_t incarnation = 0;             // of the process
+  std::string restart_reason;          // why the process before it ended, where somebody knows
+  absl::Duration map, upload, warmup;  // that it took to start, one after the other
+  std::string ring_path;               // empty: steps go by gRPC
   std::string build_version, build_commit, build_cuda;
-  WorkerFacts facts;            // `incarnation` in it is the link's, of the session
+  WorkerFacts facts;  // `incarnation` in it is the link's, of the session
 
   // The target's: which model it is, and what it hands out; 0 and empty for the draft.
   std::string model_fingerprint;
