@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "deploy" / "grafana"),
                 str(ROOT / "clients" / "python"), str(pathlib.Path(__file__).parent)]
 
-from serving.conftest import Client, Server, api, models  # noqa: E402,F401
+from serving.conftest import Client, Server, api, models, pem  # noqa: E402,F401
 from prometheus_server import Prometheus  # noqa: E402
 
 LOAD_S = 12

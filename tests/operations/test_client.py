@@ -5,8 +5,10 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 
 import generate_messages
 import grpc
@@ -137,7 +139,7 @@ def test_a_full_server_is_tried_again_when_asked(client):
 
 
 def test_asynchronous_streams(messages, server):
-    from tandem_client import AsyncClient, Options
+    from tandem_client import AsyncClient, Options, TandemError
 
     async def run():
         async with AsyncClient(server.address) as client:
@@ -151,8 +153,57 @@ def test_asynchronous_streams(messages, server):
                 prompt, Options(max_tokens=4), overload_retries=20) for prompt in ("a", "b")))
             assert all(answer.finished for answer in both)
             assert (await client.get_model()).model
+            assert await client.detokenize(await client.tokenize("The sea was")) == "The sea was"
+            with pytest.raises(TandemError) as caught:
+                await client.detokenize([-1])
+            assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+            async with await client.generate("1 2 3", Options(max_tokens=400)) as left:
+                await anext(left)
+        return left
 
-    asyncio.run(run())
+    assert asyncio.run(run()).answer.finished is None
+
+
+def test_tls_is_spoken_and_asked_for(messages, models, pem):
+    """Both clients, with a certificate of their own; who has none is nobody's client."""
+    from tandem_client import AsyncClient, Client, Options, TandemError, Tls
+
+    ours = Tls(pem / "ca.crt", pem / "client.crt", pem / "client.key")
+    server = Server("--tls-cert", str(pem / "server.crt"), "--tls-key", str(pem / "server.key"),
+                    "--tls-ca", str(pem / "ca.crt")).wait_ready()
+
+    async def run():
+        async with AsyncClient(server.address, ours) as client:
+            return (await client.complete("The sea was", Options(max_tokens=4))).text
+
+    try:
+        with Client(server.address, ours) as client:
+            assert client.complete("The sea was", Options(max_tokens=4)).text == asyncio.run(run())
+        with Client(server.address, Tls(pem / "ca.crt")) as stranger:
+            with pytest.raises(TandemError) as caught:
+                stranger.complete("x", Options(max_tokens=1), timeout_s=10)
+            assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+    finally:
+        assert server.stop() == 0
+
+
+def test_the_package_that_pip_makes_is_whole(tmp_path):
+    """The messages are made while it is built; its parts are found without the source tree."""
+    source = tmp_path / "source"
+    keep_out = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    shutil.copytree(PACKAGE, source / "clients" / "python", ignore=keep_out)
+    shutil.copytree(ROOT / "proto", source / "proto")
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index",
+                    "--no-build-isolation", "--disable-pip-version-check", "--wheel-dir",
+                    str(tmp_path), str(source / "clients" / "python")], check=True)
+    wheel, = tmp_path.glob("tandem_client-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"tandem_client/py.typed", "tandem_client/service_config.json",
+            "tandem/gateway/v1/gateway_pb2.pyi"} <= names
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    program = "import tandem_client as c; print(c.Client('127.0.0.1:1'), c.Options())"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True,
+                   env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")})
 
 
 def test_unavailable_is_tried_again_by_the_service_config(messages):

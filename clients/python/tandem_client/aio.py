@@ -45,6 +45,13 @@ class AsyncStream(AsyncIterator[Delta]):
         """Ends it; its memory on the server is free within one step."""
         self._call.cancel()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        self.cancel()
+
 
 class AsyncClient:
     """As Client, for one event loop."""
@@ -82,13 +89,25 @@ class AsyncClient:
             pass
         return stream.answer
 
+    async def tokenize(self, text: str) -> list[int]:
+        response = await self._call(self._stub.Tokenize, pb.TokenizeRequest(text=text))
+        return list(response.token_ids)
+
+    async def detokenize(self, token_ids: list[int]) -> str:
+        response = await self._call(self._stub.Detokenize,
+                                    pb.DetokenizeRequest(token_ids=token_ids))
+        return str(response.text)
+
     async def get_model(self) -> pb.GetModelResponse:
+        response: pb.GetModelResponse = await self._call(self._stub.GetModel,
+                                                         pb.GetModelRequest())
+        return response
+
+    async def _call(self, method: Any, request: Any) -> Any:
         try:
-            response: pb.GetModelResponse = await self._stub.GetModel(pb.GetModelRequest(),
-                                                                      timeout=30)
+            return await method(request, timeout=30)
         except grpc.aio.AioRpcError as error:
             raise _translated(error) from error
-        return response
 
     async def close(self) -> None:
         await self._channel.close()
