@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import yaml
+from serving.conftest import TARGET
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "deploy" / "docker"
@@ -68,10 +69,10 @@ def test_the_image_serves_as_a_user_on_a_read_only_root(tmp_path):
             ["unshare", "--mount", "--pid", "--fork", "sh", "-c", probe], cwd=tmp_path,
             stderr=subprocess.DEVNULL, check=False).returncode != 0:
         pytest.skip("needs root, and mounts in a namespace of its own")
-    models = ROOT / "build" / "models"
     built = os.environ.get("TANDEM_BIN", str(ROOT / "build" / "bin"))
-    command = [str(DOCKER / "rehearse"), str(models / "smollm2-135m-instruct.q4_1.gguf"),
-               str(models / "smollm2-135m-instruct.tiny.q4_1.gguf"), str(tmp_path / "image")]
+    command = [str(DOCKER / "rehearse"), str(TARGET),
+               str(ROOT / "models" / "smollm2-135m-instruct.tiny.q4_1.gguf"),
+               str(tmp_path / "image")]
     try:
         result = subprocess.run(command, env={**os.environ, "BUILT": built}, capture_output=True,
                                 text=True, timeout=420, check=False)
@@ -100,6 +101,22 @@ def test_compose_runs_models_on_the_gpu():
     assert tandem["deploy"]["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"
     assert "--device=${DEVICE:-cuda}" in tandem["command"]
     assert "DEVICE=cpu" in (DOCKER / "compose.yml").read_text(encoding="utf-8")
+
+
+def test_prometheus_of_compose_is_that_of_one_machine():
+    """But for what it scrapes: compose lays it over deploy/prometheus, beside the rules."""
+    path = ROOT / "deploy" / "prometheus" / "prometheus.yml"
+    ours, plain = (yaml.safe_load(file.read_text(encoding="utf-8"))
+                   for file in (DOCKER / "prometheus.yml", path))
+    compose = yaml.safe_load((DOCKER / "compose.yml").read_text(encoding="utf-8"))["services"]
+    targets = ours["scrape_configs"][0]["static_configs"][0]
+    (name, port), = (target.split(":") for target in targets["targets"])
+    assert f"--metrics-listen=0.0.0.0:{port}" in compose[name]["command"]
+    plain["scrape_configs"][0]["static_configs"][0] = targets
+    assert ours == plain
+    provisioned = ROOT / "deploy" / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
+    source, = yaml.safe_load(provisioned.read_text(encoding="utf-8"))["datasources"]
+    assert source["url"] == "http://prometheus:9090" and "prometheus" in compose
 
 
 def test_compose_mounts_what_is_there():
