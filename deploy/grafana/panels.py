@@ -94,9 +94,16 @@ OVERVIEW = Dashboard(
         Panel("Page pool", "Used over all pages.", "percentunit",
               (Query("max by (instance) (tandem_kv_usage_ratio{$S})", "{{instance}}"),),
               maximum=1),
-        Panel("Processor and memory of the gateway", "Cores used.", "short",
+        Panel("Processor of the gateway", "Cores used.", "short",
               (Query('rate(process_cpu_seconds_total{job=~"$job", instance=~"$instance"}'
-                     "[$__rate_interval])", "cores of {{instance}}"),)),
+                     "[$__rate_interval])", "{{instance}}"),)),
+        Panel("Memory of the gateway", "Resident.", "bytes",
+              (Query('process_resident_memory_bytes{job=~"$job", instance=~"$instance"}',
+                     "{{instance}}"),)),
+        Panel("Files of the gateway", "Open descriptors, connections among them, over how many "
+              "there may be.", "percentunit",
+              (Query('process_open_fds{job=~"$job", instance=~"$instance"} / process_max_fds',
+                     "{{instance}}"),), maximum=1),
     ))
 
 SPECULATION = Dashboard(
