@@ -16,8 +16,19 @@ from serving.conftest import Client, Server, api, models, pem  # noqa: E402,F401
 from prometheus_server import Prometheus  # noqa: E402
 
 LOAD_S = 12
-PROMPTS = ["The sea was calm and", "1 2 3 4 5 6 7 8 9", "A list of colours: red, green, red, green,",
+PROMPTS = ["The sea was calm and", "A list of colours: red, green, red, green,",
            "Once upon a time there was"]
+QUESTIONS = ["Why is the sky blue?", "How does one bake bread?", "What is a river?"]
+MODES = ["AUTO", "DRAFT", "LOOKUP", "OFF"]
+
+
+def generate(client, number):
+    """Chats and texts in turn, and each of them in every mode."""
+    if number % 2 == 0:
+        text = PROMPTS[number // 8 % 3] * 6
+        return client.generate(text, max_tokens=24, mode=MODES[number // 2 % 4])
+    question = [("user", QUESTIONS[number // 8 % 3])]
+    return client.generate(chat=question, max_tokens=24, mode=MODES[number // 2 % 4])
 
 
 def put_under_load(client, server, seconds):
@@ -28,10 +39,7 @@ def put_under_load(client, server, seconds):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         number = 0
         while doomed or time.monotonic() < end:  # on a slow machine a worker's turn comes late
-            modes = ["AUTO", "DRAFT", "LOOKUP", "OFF"]
-            list(pool.map(lambda i: client.generate(PROMPTS[i % 4] * 6, max_tokens=24,
-                                                    mode=modes[i % 4]),
-                          range(number, number + 4)))
+            list(pool.map(lambda i: generate(client, i), range(number, number + 4)))
             number += 4
             client.stub.Tokenize(pb.TokenizeRequest(text="a few words"))
             if doomed and time.monotonic() > end - seconds * len(doomed) / 3:
