@@ -178,7 +178,8 @@ def python_environment():
 
 
 def test_pictures_can_be_drawn(scenario, tmp_path):
-    """TANDEM_DRAW=docs/images keeps them."""
+    """TANDEM_DRAW=docs/images keeps them. Those that are there were drawn with TANDEM_LOAD_S=30 and
+    TANDEM_TEST_DRAFT=models/smollm2-135m-instruct.tiny.q4_1.gguf."""
     import os
     import sys
 
