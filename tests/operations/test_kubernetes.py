@@ -176,6 +176,27 @@ def test_probes_and_updates(rendered, overlay):
     assert probes[0]["periodSeconds"] * probes[0]["failureThreshold"] >= 600
 
 
+def test_one_thing_decides_on_the_number_of_pods(rendered):
+    """The manifest, or what scales by requests that wait: not both."""
+    metric = "tandem_requests_waiting"
+    names = (ROOT / "common" / "telemetry" / "metric_names.h").read_text(encoding="utf-8")
+    assert f'{{"{metric}"' in names
+    seen = set()
+    for overlay, objects in rendered.items():
+        deployment, = of_kind(objects, "Deployment")
+        scalers = of_kind(objects, "HorizontalPodAutoscaler") + of_kind(objects, "ScaledObject")
+        assert len(scalers) + ("replicas" in deployment["spec"]) == 1, overlay
+        for scaler in scalers:
+            seen.add(scaler["kind"])
+            assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+            assert metric in str(scaler["spec"])
+        for config in of_kind(objects, "ConfigMap"):
+            if config["metadata"]["name"].startswith("tandem-prometheus-adapter"):
+                rule, = yaml.safe_load(config["data"]["config.yaml"])["rules"]
+                assert rule["seriesQuery"].startswith(metric + "{") and rule["name"]["as"] == metric
+    assert seen == {"HorizontalPodAutoscaler", "ScaledObject"}
+
+
 def test_the_gpu_is_asked_for_once(rendered):
     """Twice would be two cards, or two shares of one."""
     for overlay, objects in rendered.items():
