@@ -161,7 +161,11 @@ def test_pods_keep_to_the_restricted_standard(rendered, overlay):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_probes_and_updates(rendered, overlay):
     deployment, = of_kind(rendered[overlay], "Deployment")
-    assert deployment["spec"]["strategy"]["type"] == "Recreate"
+    strategy = deployment["spec"]["strategy"]
+    if deployment["spec"].get("replicas") == 1:
+        assert strategy == {"type": "Recreate"}
+    else:  # one after the other, and never one more than there are GPUs
+        assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
     pod = deployment["spec"]["template"]["spec"]
     listening = pod["containers"][0]
     drain = next(float(argument.split("=")[1]) for argument in listening["args"]
