@@ -1,6 +1,7 @@
 """The Python package of clients/python against a server, its types, and its example programs."""
 
 import asyncio
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -216,6 +217,50 @@ def test_unavailable_is_tried_again_by_the_service_config(messages):
         with pytest.raises(TandemError) as caught:
             client.complete("x", timeout_s=10)
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_retries_end_with_the_first_message(messages):
+    """Against a server of the test's own: away twice, then there, then lost in an answer."""
+    from tandem.gateway.v1 import gateway_pb2 as pb
+    from tandem.gateway.v1 import gateway_pb2_grpc
+    from tandem_client import AsyncClient, Client, TandemError
+
+    calls = []
+
+    class Moody(gateway_pb2_grpc.GatewayServiceServicer):
+        def Generate(self, request, context):
+            calls.append(request.prompt)
+            if request.prompt == "lost":
+                yield pb.GenerateResponse(delta=pb.Delta(text="a"))
+            if request.prompt == "lost" or len(calls) < 3:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+            yield pb.GenerateResponse(finished=pb.Finished())
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+    gateway_pb2_grpc.add_GatewayServiceServicer_to_server(Moody(), server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+
+    async def run(prompt):
+        async with AsyncClient(address) as client:
+            return await client.complete(prompt, timeout_s=20)
+
+    def run_both(prompt):
+        with Client(address) as client:
+            yield lambda: client.complete(prompt, timeout_s=20)
+        yield lambda: asyncio.run(run(prompt))
+
+    try:
+        for complete in run_both("away"):
+            calls.clear()
+            assert complete().finished is not None and len(calls) == 3
+        for complete in run_both("lost"):
+            calls.clear()
+            with pytest.raises(TandemError) as caught:
+                complete()
+            assert caught.value.code is grpc.StatusCode.UNAVAILABLE and len(calls) == 1
+    finally:
+        server.stop(None)
 
 
 def test_a_trace_reaches_the_logs_of_all_processes(client, server):
