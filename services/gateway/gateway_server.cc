@@ -9,10 +9,7 @@
 #include "common/base/status_macros.h"
 #include "common/ipc/path_lock.h"
 #include "common/rpc/credentials.h"
-#include "common/telemetry/log.h"
-#include "google/protobuf/stubs/logging.h"
-#include "grpc/grpc.h"
-#include "grpc/support/log.h"
+#include "common/rpc/set_up.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
@@ -31,14 +28,6 @@ constexpr int kMaxMetadataBytes = 16 << 10;
 constexpr int kKeepaliveTimeMs = 60'000;
 constexpr int kKeepaliveTimeoutMs = 20'000;
 constexpr int kMinPingIntervalMs = 10'000;
-
-// gRPC's own lines go where ours go; most of them are of use to nobody.
-void LogOfGrpc(gpr_log_func_args* args) { LogDebug(absl::StrCat("grpc: ", args->message)); }
-
-// So do Protobuf's, which has one for each request that is no message.
-void LogOfProtobuf(google::protobuf::LogLevel, const char*, int, const std::string& message) {
-  LogDebug(absl::StrCat("protobuf: ", message));
-}
 
 void Limit(const ServerOptions& options, grpc::ServerBuilder* builder) {
   builder->SetResourceQuota(grpc::ResourceQuota("gateway").Resize(kMaxBufferBytes));
@@ -74,14 +63,9 @@ absl::Status CheckAddress(const std::string& listen) {
 
 absl::StatusOr<std::unique_ptr<GatewayServer>> GatewayServer::Start(const ServerOptions& options,
                                                                     GatewayServiceImpl* service) {
-  // Held for the life of the process: the last grpc_shutdown of gRPC 1.51 now and then
-  // waits 10 s for a poller that nobody wakes.
-  static const bool is_held = (grpc_init(), true);
-  (void)is_held;
+  rpc::SetUpRpc();
   // Debian's build of Abseil looks for deadlocks at each lock of gRPC: 6 % of a message's cost.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-  gpr_set_log_function(LogOfGrpc);
-  google::protobuf::SetLogHandler(LogOfProtobuf);
   RETURN_IF_ERROR(CheckAddress(options.listen));
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ServerCredentials> credentials,
                    rpc::MakeServerCredentials(options.listen, options.security));

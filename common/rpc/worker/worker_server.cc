@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "grpc/grpc.h"
+#include "common/rpc/set_up.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
 
@@ -21,10 +21,7 @@ constexpr auto kDrainTime = std::chrono::milliseconds(500);
 
 absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::string& listen,
                                                                   grpc::Service* service) {
-  // Held for the life of the process: the last grpc_shutdown of gRPC 1.51 now and then
-  // waits 10 s for a poller that nobody wakes, and the process is about to end anyway.
-  static const bool is_held = (grpc_init(), true);
-  (void)is_held;
+  rpc::SetUpRpc();
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ResourceQuota quota("worker");
   quota.SetMaxThreads(kMaxThreads);
