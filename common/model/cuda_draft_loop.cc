@@ -100,7 +100,8 @@ absl::Status CudaForward::RecordDraftLoop(const CudaStepShape& first, const Cuda
       CudaStatus(cudaGraphConditionalHandleCreate(&condition, graph, 0, 0), "making a condition"));
   const cuda::DraftLoopCall call = {.num_drafts = device_.num_drafts,
                                     .rows = device_.draft_rows,
-                                    .choices = device_.choices,
+                                    .logits = ExpSums(),
+                                    .num_done = device_.num_done,
                                     .drafted = device_.drafted,
                                     .max_tokens = kMaxLoopTokens,
                                     .counts = device_.counts,
@@ -113,8 +114,11 @@ absl::Status CudaForward::RecordDraftLoop(const CudaStepShape& first, const Cuda
     RETURN_IF_ERROR(CudaStatus(cudaStreamBeginCaptureToGraph(stream_, into, nullptr, nullptr, 0,
                                                              cudaStreamCaptureModeThreadLocal),
                                "recording a draft"));
-    cudaError_t recorded = Record(shape);
-    if (recorded == cudaSuccess) recorded = cuda::LaunchNextDrafts(call, condition, stream_);
+    cudaError_t recorded = RecordLogits(shape);
+    if (recorded == cudaSuccess) {
+      recorded = cuda::LaunchNextDrafts(call, shape.max_logits_rows, condition,
+                                        {.stream = stream_, .may_overlap = may_overlap_});
+    }
     const cudaGraphNode_t* nodes = nullptr;
     size_t count = 0;
     cudaStreamCaptureStatus state;

@@ -51,7 +51,7 @@ absl::Status CudaForward::Allocate(DeviceLedger* ledger) {
   int cache_bytes = 0;
   RETURN_IF_ERROR(CudaStatus(cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, device),
                              "asking for the cache"));
-  if (may_overlap_) ahead_bytes_ = cache_bytes / 20;
+  if (may_overlap_) ahead_bytes_ = cache_bytes / 16;
   // A page holds at least 16 positions.
   table_entries_ = int64_t{limits_.max_step_tokens} + int64_t{limits_.max_step_tokens} * 8 +
                    limits_.max_positions;
@@ -174,13 +174,14 @@ void CudaForward::RoundUpShape(const cuda::StepCounts& counts, bool is_one_group
                                CudaStepShape* shape) const {
   const int32_t heads = config_.num_heads / config_.num_kv_heads;
   const int32_t one_tile_rows = std::max(cuda::kTileQueries / heads, 1);
-  shape->max_rows = std::min(Bucket(counts.num_rows, 8),
+  const int32_t least = counts.num_rows == 1 ? 1 : 8;  // one row has kernels of its own
+  shape->max_rows = std::min(Bucket(counts.num_rows, least),
                              static_cast<int32_t>(RoundUp(limits_.max_step_tokens, kRowsOfBlock)));
   shape->max_groups = Bucket(counts.num_row_groups, 1);
   shape->max_chunks = Bucket(shape->max_chunks, 1);
   shape->max_group_rows =
       shape->max_group_rows <= one_tile_rows ? one_tile_rows : cuda::GroupRows(heads);
-  shape->max_logits_rows = counts.num_logits_rows == 0 ? 0 : Bucket(counts.num_logits_rows, 8);
+  shape->max_logits_rows = counts.num_logits_rows == 0 ? 0 : Bucket(counts.num_logits_rows, least);
   const int32_t tiles = cuda::QueryTiles(shape->max_group_rows, heads);
   shape->splits_chunks = is_one_group_each && shape->max_rows <= kMaxSplitRows &&
                          shape->max_groups * shape->max_chunks * tiles <= kMaxPartialTiles;

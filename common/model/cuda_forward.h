@@ -63,6 +63,7 @@ struct CudaStepBuffers {
   float* logits = nullptr;             // [max_logits_rows][rows of the head]
   cuda::RowChoice* choices = nullptr;  // [max_logits_rows]
   cuda::RowChoice* drafted = nullptr;  // [max_draft_rows][kMaxLoopTokens]
+  uint32_t* num_done = nullptr;        // blocks of LaunchNextDrafts
   int32_t* kept_ids = nullptr;         // trimmed: [rows of the head but the last]
 };
 
@@ -151,12 +152,14 @@ class CudaForward {
   absl::StatusOr<cudaGraphExec_t> GraphFor(const CudaStepShape& shape);
   absl::StatusOr<cudaGraphExec_t> Instantiate(cudaGraph_t graph);
   cudaError_t Record(const CudaStepShape& shape);
+  cudaError_t RecordLogits(const CudaStepShape& shape);
   cudaError_t RecordLayer(const CudaStepShape& shape, int32_t index);
   cudaError_t RecordAttention(const CudaStepShape& shape, int32_t index);
   cudaError_t RecordHead(const CudaStepShape& shape);
   cudaError_t RecordChoices(const CudaStepShape& shape);
   cudaError_t Matmul(const cuda::MatmulCall& call, int32_t max_rows);
   cuda::ResidualOutput ResidualWith(const float* norm_weights) const;
+  cuda::ExpSumsCall ExpSums() const;
   cuda::RmsScale RmsOf(const float* square_sums) const;
   GreatestLogit GreatestOf(const cuda::RowChoice& choice) const;
   // cuda_draft_loop.cc

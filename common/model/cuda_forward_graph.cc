@@ -47,6 +47,11 @@ cudaError_t CudaForward::Matmul(const cuda::MatmulCall& call, int32_t max_rows) 
 }
 
 cudaError_t CudaForward::Record(const CudaStepShape& shape) {
+  const cudaError_t error = RecordLogits(shape);
+  return error != cudaSuccess || shape.max_logits_rows == 0 ? error : RecordChoices(shape);
+}
+
+cudaError_t CudaForward::RecordLogits(const CudaStepShape& shape) {
   cuda::EmbedCall embed = {.embedding = weights_.embedding,
                            .token_ids = device_.token_ids,
                            .positions = device_.positions,
@@ -174,32 +179,31 @@ cudaError_t CudaForward::RecordHead(const CudaStepShape& shape) {
       .end = MatmulEnd::kFloat,
       .float_output = {.values = device_.logits,
                        .stride = config_.num_embedding_rows(),
-                       .num_outputs = config_.num_embedding_rows()}};
-  if (const cudaError_t error = Matmul(head, shape.max_logits_rows); error != cudaSuccess) {
-    return error;
-  }
-  return RecordChoices(shape);
+                       .num_outputs = config_.num_embedding_rows(),
+                       .choices = device_.choices,
+                       .num_ids = num_drafted_ids()}};
+  return Matmul(head, shape.max_logits_rows);
+}
+
+cuda::ExpSumsCall CudaForward::ExpSums() const {
+  return {.logits = device_.logits,
+          .stride = config_.num_embedding_rows(),
+          .num_ids = num_drafted_ids(),
+          .num_rows = &device_.counts->num_logits_rows,
+          .choices = device_.choices};
 }
 
 cudaError_t CudaForward::RecordChoices(const CudaStepShape& shape) {
   const cuda::LaunchOptions options = {.stream = stream_, .may_overlap = may_overlap_};
-  const int32_t* num_rows = &device_.counts->num_logits_rows;
-  const cuda::GreatestCall greatest = {.logits = device_.logits,
-                                       .stride = config_.num_embedding_rows(),
-                                       .num_ids = num_drafted_ids(),
-                                       .num_rows = num_rows,
-                                       .choices = device_.choices};
-  cudaError_t error = cuda::LaunchGreatest(greatest, shape.max_logits_rows, options);
-  if (error == cudaSuccess && with_probabilities_) {
-    error = cuda::LaunchExpSums(greatest, shape.max_logits_rows, options);
-  }
+  cudaError_t error = cudaSuccess;
+  if (with_probabilities_) error = cuda::LaunchExpSums(ExpSums(), shape.max_logits_rows, options);
   if (error != cudaSuccess || !shape.has_candidates) return error;
   const cuda::CandidatesCall candidates = {
       .logits = device_.logits,
       .stride = config_.num_embedding_rows(),
       .num_logits = num_drafted_ids(),
       .kept_ids = config_.kept_ids.empty() ? nullptr : device_.kept_ids,
-      .num_rows = num_rows,
+      .num_rows = &device_.counts->num_logits_rows,
       .choices = device_.choices,
       .rows = device_.candidates,
       .ids = host_ids_};

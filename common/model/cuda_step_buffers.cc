@@ -59,6 +59,7 @@ void CudaForward::LayOut() {
   device_.logits = Take<float>(int64_t{limits_.max_logits_rows} * config_.num_embedding_rows());
   device_.choices = Take<cuda::RowChoice>(logits_rows);
   device_.drafted = Take<cuda::RowChoice>(int64_t{max_draft_rows_} * kMaxLoopTokens);
+  device_.num_done = Take<uint32_t>(1);
   device_.kept_ids = Take<int32_t>(static_cast<int64_t>(config_.kept_ids.size()));
 }
 

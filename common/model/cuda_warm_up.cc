@@ -24,6 +24,12 @@ std::vector<CudaStepShape> CudaForward::CommonShapes() const {
     RoundUpShape(counts, is_one_group_each, &shape);
     shapes.push_back(shape);
   };
+  for (const int32_t chunks : kChunks) {
+    for (const bool has_candidates : {false, true}) {
+      add({1, 1, 1}, true,
+          {.max_group_rows = 1, .max_chunks = chunks, .has_candidates = has_candidates});
+    }
+  }
   // Decodes and verifies, of 1 to 8 rows for each sequence.
   for (int32_t rows = 8; rows <= kMaxSplitRows; rows *= 2) {
     for (int32_t groups = rows / 8; groups <= rows; groups *= 2) {

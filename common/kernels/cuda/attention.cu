@@ -1,5 +1,5 @@
 #include "common/kernels/cuda/attention.h"
-#include "common/kernels/cuda/attention_merge.cuh"
+#include "common/kernels/cuda/attention_chunk.cuh"
 #include "common/kernels/cuda/attention_rows.cuh"
 #include "common/kernels/cuda/launch.cuh"
 
@@ -34,98 +34,6 @@ __device__ __forceinline__ void FetchChunk(const AttentionCall& call, const RowG
         call.kv + table[page] * call.page_bytes + call.k_offset + kv_head * call.head_stride,
         static_cast<int>(call.head_stride));
   }
-}
-
-// Where a warp's tiles are, one after the other.
-struct TileCursor {
-  const int32_t* table;
-  int last_page;
-  int step_pages;
-  int step_slots;
-  int page_positions;
-  int page;
-  int slot;
-
-  __device__ __forceinline__ TileCursor(const AttentionCall& call, const RowGroup& group,
-                                        int position, int step, int end)
-      : table(call.page_tables + group.table_offset),
-        last_page((end - 1) / call.page_positions),
-        step_pages(step / call.page_positions),
-        step_slots(step % call.page_positions),
-        page_positions(call.page_positions),
-        page(position / call.page_positions),
-        slot(position % call.page_positions) {}
-  __device__ __forceinline__ void Advance() {
-    page += step_pages;
-    slot += step_slots;
-    if (slot >= page_positions) {
-      slot -= page_positions;
-      ++page;
-    }
-  }
-  // Of the tile, or of the last one when there is none so far.
-  __device__ __forceinline__ int64_t PageId() const { return table[min(page, last_page)]; }
-};
-
-// What a block has in shared memory.
-template <int kHeadDim, int kQueryTiles>
-struct BlockShared {
-  __half queries[kQueryTiles * 16 * QueryStride(kHeadDim)];
-  Exchange<kHeadDim, kQueryTiles> exchange;
-  PartSums<kHeadDim> total[kQueryTiles];
-};
-
-// total += a chunk. Called by the whole block; the caller puts a barrier behind it.
-template <KvType KT, KvType VT, int kHeadDim, int kQueryTiles>
-__device__ __forceinline__ void SumChunk(const AttentionCall& call, const RowGroup& group,
-                                         int kv_head, int chunk,
-                                         BlockShared<kHeadDim, kQueryTiles>& shared) {
-  constexpr int kStep = kPositionWarps * kTilePositions;
-  // Of 4-bit keys the next tile's come while this one's values are summed: registers allow.
-  constexpr bool kKeysAhead = KT == KvType::k4;
-  const int lane = threadIdx.x % 32;
-  const int query_tile = threadIdx.x / 32 / kPositionWarps;
-  const int warp = threadIdx.x / 32 % kPositionWarps;
-  const int heads = call.num_heads / call.num_kv_heads;
-  const int begin = ChunkStart(chunk);
-  const int end = min(ChunkStart(chunk + 1), group.position + group.num_rows);
-  const __half* queries = shared.queries + query_tile * 16 * QueryStride(kHeadDim);
-  WarpState<kHeadDim> state;
-  int position = begin + warp * kTilePositions;
-  if (position < end) {
-    const uint8_t* base = call.kv + kv_head * call.head_stride;
-    TileCursor cursor(call, group, position, kStep, end);
-    const uint8_t* page = base + cursor.PageId() * call.page_bytes;
-    TileKeys<KT, kHeadDim> keys;
-    if (kKeysAhead) keys.LoadWords(page + call.k_offset, cursor.slot, lane);
-    while (true) {
-      if (!kKeysAhead) keys.LoadWords(page + call.k_offset, cursor.slot, lane);
-      keys.LoadScales(page + call.k_offset, call.page_positions, cursor.slot, lane);
-      float scores[2][4];
-      Scores<KT, kHeadDim>(queries, keys, lane, scores);
-      TileValues<VT, kHeadDim> values;
-      values.Load(page + call.v_offset, call.page_positions, cursor.slot, lane);
-      const int next = position + kStep;
-      cursor.Advance();
-      page = base + cursor.PageId() * call.page_bytes;
-      if (kKeysAhead && next < end) keys.LoadWords(page + call.k_offset, cursor.slot, lane);
-      if (position + kTilePositions > group.position) {
-        const int query = query_tile * 16 + lane / 4;
-        const int ahead = group.position - position;
-        const int limits[2] = {ahead + query / heads, ahead + (query + 8) / heads};
-        Hide(limits, lane, scores);
-        values.Cut(end - position, lane);
-      }
-      uint32_t weights[4];
-      Weigh(scores, state, weights);
-      AddValues(weights, values, state);
-      if (next >= end) break;
-      position = next;
-    }
-  }
-  const int num_tiles = (end - begin + kTilePositions - 1) / kTilePositions;
-  MergeWarps(state, shared.exchange, query_tile, warp, min(num_tiles, kPositionWarps), lane);
-  if (warp == 0) AddChunk(state, shared.total[query_tile], lane);
 }
 
 template <KvType VT, int kHeadDim>
@@ -166,13 +74,14 @@ __global__ __launch_bounds__(kQueryTiles* kPositionWarps * 32,
   WaitForPreviousKernel();
   if (blockIdx.z >= call.counts->num_row_groups) return;
   const RowGroup group = call.groups[blockIdx.z];
-  PrepareQueries<KT, kHeadDim>(call, group, kv_head, kQueryTiles * 16, warp, kWarps, lane,
-                               shared.queries);
+  ClearQueries<kHeadDim>(call, group, kQueryTiles * 16, warp, kWarps, lane, shared.queries);
+  PrepareQueries<KT, kHeadDim>(call, group, kv_head, warp, kWarps, lane, shared.queries);
   Clear(shared.total, kQueryTiles);
   __syncthreads();
   const int num_chunks = NumChunks(group.position + group.num_rows);
   for (int chunk = 0; chunk < num_chunks; ++chunk) {
-    SumChunk<KT, VT, kHeadDim, kQueryTiles>(call, group, kv_head, chunk, shared);
+    ChunkWalk<KT, kHeadDim> walk(call, group, kv_head, chunk, warp % kPositionWarps, lane);
+    SumChunk<KT, VT, kHeadDim, kQueryTiles>(call, group, walk, shared);
   }
   __syncthreads();
   FinishRows<VT, kHeadDim>(call, group, kv_head, shared.total, warp, kWarps, lane);
@@ -202,14 +111,15 @@ __global__ __launch_bounds__(kQueryTiles* kPositionWarps * 32,
   const RowGroup group = call.groups[blockIdx.z];
   if (chunk >= NumChunks(group.position + group.num_rows)) return;
   if (warp == kWarps - 1) FetchChunk(call, group, kv_head, chunk, lane);
+  ChunkWalk<KT, kHeadDim> walk(call, group, kv_head, chunk, warp % kPositionWarps, lane);
+  ClearQueries<kHeadDim>(call, group, kQueryTiles * 16, warp, kWarps, lane, shared.queries);
   Clear(shared.total, kQueryTiles);
   WaitForPreviousKernel();
-  PrepareQueries<KT, kHeadDim>(call, group, kv_head, kQueryTiles * 16, warp, kWarps, lane,
-                               shared.queries);
+  PrepareQueries<KT, kHeadDim>(call, group, kv_head, warp, kWarps, lane, shared.queries);
   AppendRows<KT, VT, kHeadDim>(call, group, kv_head, ChunkStart(chunk), ChunkStart(chunk + 1), warp,
                                kWarps, lane);
   __syncthreads();
-  SumChunk<KT, VT, kHeadDim, kQueryTiles>(call, group, kv_head, chunk, shared);
+  SumChunk<KT, VT, kHeadDim, kQueryTiles>(call, group, walk, shared);
   __syncthreads();
   if (max_chunks == 1) {
     FinishRows<VT, kHeadDim>(call, group, kv_head, shared.total, warp, kWarps, lane);

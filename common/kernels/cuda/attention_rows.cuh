@@ -55,22 +55,33 @@ __device__ __forceinline__ void AppendRows(const AttentionCall& call, const RowG
   }
 }
 
+// Zeros where a tile has no query.
+template <int kHeadDim>
+__device__ __forceinline__ void ClearQueries(const AttentionCall& call, const RowGroup& group,
+                                             int num_slots, int warp, int num_warps, int lane,
+                                             __half* queries) {
+  const int num_queries = group.num_rows * (call.num_heads / call.num_kv_heads);
+  for (int query = num_queries + warp; query < num_slots; query += num_warps) {
+    __half* target = queries + query * QueryStride(kHeadDim) + lane * (kHeadDim / 32);
+#pragma unroll
+    for (int i = 0; i < kHeadDim / 32; i += 2) *reinterpret_cast<uint32_t*>(target + i) = 0;
+  }
+}
+
 // The queries of a group, turned and rotated like the keys, and scaled for base 2.
 template <KvType KT, int kHeadDim>
 __device__ __forceinline__ void PrepareQueries(const AttentionCall& call, const RowGroup& group,
-                                               int kv_head, int num_slots, int warp, int num_warps,
-                                               int lane, __half* queries) {
+                                               int kv_head, int warp, int num_warps, int lane,
+                                               __half* queries) {
   const int heads = call.num_heads / call.num_kv_heads;
   const float scale = kLog2E * rsqrtf(static_cast<float>(kHeadDim));
-  for (int query = warp; query < num_slots; query += num_warps) {
+  for (int query = warp; query < group.num_rows * heads; query += num_warps) {
+    const int64_t row = group.first_row + query / heads;
+    HeadVector<kHeadDim> vector;
+    vector.Load(HeadOfRow(call, row, kv_head * heads + query % heads), lane);
+    vector.Rope(call.rope + row * (call.rope_dim / 2), call.rope_dim, lane);
+    if (KT == KvType::k4) vector.Hadamard(lane);
     __half* target = queries + query * QueryStride(kHeadDim) + lane * (kHeadDim / 32);
-    HeadVector<kHeadDim> vector = {};
-    if (query < group.num_rows * heads) {
-      const int64_t row = group.first_row + query / heads;
-      vector.Load(HeadOfRow(call, row, kv_head * heads + query % heads), lane);
-      vector.Rope(call.rope + row * (call.rope_dim / 2), call.rope_dim, lane);
-      if (KT == KvType::k4) vector.Hadamard(lane);
-    }
 #pragma unroll
     for (int i = 0; i < kHeadDim / 32; i += 2) {
       *reinterpret_cast<uint32_t*>(target + i) =

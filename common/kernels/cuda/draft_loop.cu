@@ -1,5 +1,7 @@
 #include "common/kernels/cuda/draft_loop.h"
+#include "common/kernels/cuda/exp_sums.cuh"
 #include "common/kernels/cuda/launch.cuh"
+#include "common/kernels/cuda/mma.cuh"
 
 namespace tandem::cuda {
 
@@ -13,13 +15,25 @@ __device__ float Probability(const RowChoice& choice) {
   return 1.0f / sum;
 }
 
-__global__ void NextDraftsKernel(DraftLoopCall call, cudaGraphConditionalHandle condition) {
+// What other blocks wrote: not from this processor's first cache.
+__device__ RowChoice ReadChoice(const RowChoice* choice) {
+  RowChoice result;
+  static_assert(sizeof(RowChoice) % sizeof(uint4) == 0);
+#pragma unroll
+  for (size_t i = 0; i < sizeof(RowChoice) / sizeof(uint4); ++i) {
+    reinterpret_cast<uint4*>(&result)[i] = __ldcg(reinterpret_cast<const uint4*>(choice) + i);
+  }
+  return result;
+}
+
+// Called by a block of at least as many threads as there are drafts.
+__device__ void NextDrafts(const DraftLoopCall& call, cudaGraphConditionalHandle condition) {
   const int num_drafts = *call.num_drafts;
   const int index = threadIdx.x;
   bool goes_on = false;
   if (index < num_drafts) {
     DraftRow row = call.rows[index];
-    const RowChoice choice = call.choices[index];
+    const RowChoice choice = ReadChoice(&call.logits.choices[index]);
     if (row.num_tokens < row.max_tokens) {
       call.drafted[index * call.max_tokens + row.num_tokens] = choice;
       ++row.num_tokens;
@@ -28,7 +42,7 @@ __global__ void NextDraftsKernel(DraftLoopCall call, cudaGraphConditionalHandle 
       if (!goes_on) row.max_tokens = row.num_tokens;
     }
     if (goes_on) {
-      row.token_row = static_cast<int32_t>(~static_cast<uint32_t>(choice.rank));
+      row.token_row = static_cast<int32_t>(IdOfRank(choice.rank));
       ++row.position;
     }
     call.rows[index] = row;
@@ -46,11 +60,29 @@ __global__ void NextDraftsKernel(DraftLoopCall call, cudaGraphConditionalHandle 
   cudaGraphSetConditional(condition, any != 0 ? 1 : 0);
 }
 
+// The block that ends last, of all, goes on to the drafts.
+__global__ __launch_bounds__(kExpThreads) void NextDraftsKernel(
+    DraftLoopCall call, cudaGraphConditionalHandle condition) {
+  static_assert(kExpThreads >= kMaxDraftRows);
+  __shared__ bool is_last;
+  WaitForPreviousKernel();
+  if (blockIdx.y < *call.logits.num_rows) StoreExpSum(call.logits, blockIdx.y, blockIdx.x);
+  if (threadIdx.x == 0) {
+    __threadfence();
+    const unsigned num_blocks = gridDim.x * gridDim.y;
+    is_last = atomicInc(call.num_done, num_blocks - 1) == num_blocks - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  if (is_last) NextDrafts(call, condition);
+}
+
 }  // namespace
 
-cudaError_t LaunchNextDrafts(const DraftLoopCall& call, cudaGraphConditionalHandle condition,
-                             cudaStream_t stream) {
-  return Launch(NextDraftsKernel, dim3(1), kMaxDraftRows, 0, {.stream = stream}, call, condition);
+cudaError_t LaunchNextDrafts(const DraftLoopCall& call, int32_t max_rows,
+                             cudaGraphConditionalHandle condition, const LaunchOptions& options) {
+  return Launch(NextDraftsKernel, dim3(kExpSums, max_rows), kExpThreads, 0, options, call,
+                condition);
 }
 #endif
 

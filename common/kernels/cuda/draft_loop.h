@@ -28,10 +28,11 @@ inline constexpr int32_t kMaxDraftRows = 1024;
 
 struct DraftLoopCall {
   int32_t* num_drafts = nullptr;
-  DraftRow* rows = nullptr;            // [*num_drafts], of each logits row in order
-  const RowChoice* choices = nullptr;  // [*num_drafts], of the step that ended
-  RowChoice* drafted = nullptr;        // [*num_drafts][max_tokens]: the choices of each row
-  int32_t max_tokens = 0;              // of any row
+  DraftRow* rows = nullptr;      // [*num_drafts], of each logits row in order
+  ExpSumsCall logits;            // of the step that ended, of each row in order
+  uint32_t* num_done = nullptr;  // 0, and 0 again afterwards
+  RowChoice* drafted = nullptr;  // [*num_drafts][max_tokens]: the choices of each row
+  int32_t max_tokens = 0;        // of any row
 
   // The next step, one row for each sequence. One that has ended runs its last row again, which
   // leaves the same keys and values: so rows keep their places.
@@ -42,10 +43,10 @@ struct DraftLoopCall {
 };
 
 #if CUDART_VERSION >= 13000
-// Takes the choices of a step and writes the next step; `condition` becomes whether any sequence
-// goes on. Requires at most kMaxDraftRows.
-cudaError_t LaunchNextDrafts(const DraftLoopCall& call, cudaGraphConditionalHandle condition,
-                             cudaStream_t stream);
+// Completes the choices of a step, whose ranks are there, and writes the next step; `condition`
+// becomes whether any sequence goes on. Requires at most kMaxDraftRows.
+cudaError_t LaunchNextDrafts(const DraftLoopCall& call, int32_t max_rows,
+                             cudaGraphConditionalHandle condition, const LaunchOptions& options);
 #endif
 
 }  // namespace tandem::cuda

@@ -4,6 +4,7 @@
 
 #include <cfloat>
 
+#include "common/kernels/cuda/logit_rank.cuh"
 #include "common/kernels/cuda/matmul.h"
 #include "common/kernels/cuda/tile_dot.cuh"
 
@@ -99,11 +100,26 @@ struct StoreEnd {
   __device__ void Apply(const float* values, int stride, const float* inverse_rms, int row_group,
                         int num_rows, int first_output, int warp, int num_warps, int lane) const {
     for (int row = warp * 2 + lane / 16; row < num_rows; row += num_warps * 2) {
-      const int output = lane % 16;
-      if (first_output + output >= out.num_outputs) continue;
-      out.values[(int64_t{row_group} * 8 + row) * out.stride + out.first_col + first_output +
-                 output] = values[row * stride + output] * inverse_rms[row];
+      const int output = first_output + lane % 16;
+      const int64_t at = int64_t{row_group} * 8 + row;
+      const float value = values[row * stride + lane % 16] * inverse_rms[row];
+      if (output < out.num_outputs) out.values[at * out.stride + out.first_col + output] = value;
+      if (out.choices != nullptr) Raise(at, output, value, lane);
     }
+  }
+
+  // By the 16 lanes that have a row's outputs.
+  __device__ __forceinline__ void Raise(int64_t row, int id, float logit, int lane) const {
+    // -0 and 0 are equal.
+    unsigned long long best = id < out.num_ids ? Rank(logit + 0.0f, id) : 0;
+#pragma unroll
+    for (int offset = 8; offset > 0; offset /= 2) {
+      const auto other = __shfl_xor_sync(0xffffu << (lane & 16), best, offset);
+      best = other > best ? other : best;
+    }
+    auto* rank = reinterpret_cast<unsigned long long*>(&out.choices[row].rank);
+    // Few outputs raise it: the others only look.
+    if (lane % 16 == 0 && best > __ldcg(rank)) atomicMax(rank, best);
   }
 };
 

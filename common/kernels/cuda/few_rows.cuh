@@ -25,22 +25,23 @@ struct TileStream {
 
 // What a kernel is made of: a block has kWarpTiles * kTeams tiles of 16 outputs; of each team
 // of kSlices warps, every warp sums one slice of the columns. kGroups: groups of eight rows;
-// kAhead: tiles fetched before they are used, 1, 2 or 4. With more rows the activations are what
-// is read most: a warp reads them once for all its tiles.
+// 0: a single row; kAhead: tiles fetched before they are used, 1, 2 or 4. With more rows the
+// activations are what is read most: a warp reads them once for all its tiles.
 template <MatrixFormat format, int warp_tiles, int teams, int slices, int groups, int ahead,
           int blocks_per_sm>
 struct Shape {
   static constexpr MatrixFormat kFormat = format;
   static constexpr int kWarpTiles = warp_tiles;
   static constexpr int kSlices = slices;
-  static constexpr int kGroups = groups;
+  static constexpr bool kOneRow = groups == 0;
+  static constexpr int kGroups = kOneRow ? 1 : groups;
   static constexpr int kWarps = teams * slices;
   static constexpr int kRowTiles = warp_tiles * teams;
   static constexpr int kOutputs = kRowTiles * kTileRows;
   static constexpr int kAhead = ahead;
   static constexpr int kBlocksPerSm = blocks_per_sm;
   // Decoding is what limits few rows, products and registers what limit many.
-  static constexpr bool kSplit = format != MatrixFormat::kCode8 && groups * warp_tiles <= 2;
+  static constexpr bool kSplit = format != MatrixFormat::kCode8 && kGroups * warp_tiles <= 2;
 };
 
 // One lane's pointers into the rows' activations, a chunk at a time.
@@ -155,7 +156,7 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, const SplitCodeb
           next[group] = cursors[group].Load(tile + 1);
 #pragma unroll
         for (int r = 0; r < S::kWarpTiles; ++r) {
-          AccumulateTile<F>(a[r], scales[r], x, acc[r][group]);
+          AccumulateTile<F, S::kSplit, S::kOneRow>(a[r], scales[r], x, acc[r][group]);
         }
       }
     }
@@ -242,7 +243,7 @@ cudaError_t LaunchShape(const MatmulInput& in, const End& end, int32_t max_rows,
   const SplitCodebook split(in.weights.codebook);
   if (S::kSplit && !split.exists) return cudaErrorInvalidValue;
   const int row_tiles = (in.weights.num_rows + kTileRows - 1) / kTileRows;
-  constexpr int kRows = S::kGroups * 8;
+  constexpr int kRows = S::kOneRow ? 1 : S::kGroups * 8;
   const dim3 grid((max_rows + kRows - 1) / kRows, (row_tiles + S::kRowTiles - 1) / S::kRowTiles);
   return Launch(FewRowsKernel<S, End>, grid, S::kWarps * 32, 0, options, in, split, end);
 }

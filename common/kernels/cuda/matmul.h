@@ -8,6 +8,7 @@
 
 #include "common/kernels/cuda/activations.h"
 #include "common/kernels/cuda/device_matrix.h"
+#include "common/kernels/cuda/row_choice.h"
 
 namespace tandem::cuda {
 
@@ -32,6 +33,10 @@ struct FloatOutput {
   int64_t stride = 0;
   int32_t first_col = 0;
   int32_t num_outputs = 0;
+  // Of a head: [rows], each rank rises to the greatest of the row's first `num_ids` outputs. It
+  // is cleared before, by the step's first kernel.
+  RowChoice* choices = nullptr;
+  int32_t num_ids = 0;
 };
 
 // residual[row][output] += product, and the input of the next product.

@@ -20,10 +20,16 @@ template <MatrixFormat F>
 cudaError_t LaunchFloat(const MatmulInput& in, const StoreEnd& end, int32_t max_rows,
                         const LaunchOptions& options) {
   constexpr int s = kFloatSlices;
-  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 1, s, 1, 4, 3>>(in, end, max_rows, options);
+  const bool has_many_tiles = in.weights.num_rows >= kManyTiles;
+  if (max_rows <= 8 && has_many_tiles) {
+    return max_rows == 1 ? LaunchShape<ShapeFor<F, 2, 1, s, 0, 2, 2>>(in, end, max_rows, options)
+                         : LaunchShape<ShapeFor<F, 2, 1, s, 1, 2, 2>>(in, end, max_rows, options);
+  }
+  if (max_rows == 1) return LaunchShape<ShapeFor<F, 1, 1, s, 0, 4, 2>>(in, end, max_rows, options);
+  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 1, s, 1, 4, 2>>(in, end, max_rows, options);
   if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 1, s, 2, 2, 3>>(in, end, max_rows, options);
   // Of a large model there are enough outputs to go round with four tiles each.
-  if (in.weights.num_rows >= kManyTiles) {
+  if (has_many_tiles) {
     return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 1>>(in, end, max_rows, options);
   }
   return LaunchShape<ShapeFor<F, 1, 1, s, 4, 2, 2>>(in, end, max_rows, options);
@@ -33,7 +39,8 @@ template <MatrixFormat F>
 cudaError_t LaunchManyOutputs(const MatmulInput& in, const StoreEnd& end, int32_t max_rows,
                               const LaunchOptions& options) {
   constexpr int s = kManyOutputsSlices;
-  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 1, s, 1, 4, 5>>(in, end, max_rows, options);
+  if (max_rows == 1) return LaunchShape<ShapeFor<F, 2, 1, s, 0, 2, 4>>(in, end, max_rows, options);
+  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 2, 1, s, 1, 2, 4>>(in, end, max_rows, options);
   if (max_rows <= 16) return LaunchShape<ShapeFor<F, 2, 1, s, 2, 2, 4>>(in, end, max_rows, options);
   return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 2>>(in, end, max_rows, options);
 }
@@ -42,6 +49,7 @@ template <MatrixFormat F>
 cudaError_t LaunchResidual(const MatmulInput& in, const ResidualEnd& end, int32_t max_rows,
                            const LaunchOptions& options) {
   constexpr int s = kResidualSlices;
+  if (max_rows == 1) return LaunchShape<ShapeFor<F, 1, 2, s, 0, 4, 1>>(in, end, max_rows, options);
   if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 2, s, 1, 4, 1>>(in, end, max_rows, options);
   if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 2, s, 2, 4, 1>>(in, end, max_rows, options);
   return LaunchShape<ShapeFor<F, 1, 2, s, 4, 2, 1>>(in, end, max_rows, options);
@@ -51,6 +59,7 @@ template <MatrixFormat F>
 cudaError_t LaunchGated(const MatmulInput& in, const GatedEnd& end, int32_t max_rows,
                         const LaunchOptions& options) {
   constexpr int s = kGatedSlices;
+  if (max_rows == 1) return LaunchShape<ShapeFor<F, 2, 2, s, 0, 2, 2>>(in, end, max_rows, options);
   if (max_rows <= 8) return LaunchShape<ShapeFor<F, 2, 2, s, 1, 2, 2>>(in, end, max_rows, options);
   if (max_rows <= 16) return LaunchShape<ShapeFor<F, 2, 2, s, 2, 2, 2>>(in, end, max_rows, options);
   return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 2>>(in, end, max_rows, options);

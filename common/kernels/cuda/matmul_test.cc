@@ -1,5 +1,6 @@
 #include "common/kernels/cuda/matmul.h"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <random>
@@ -169,6 +170,37 @@ TEST_P(MatmulTest, BitsDoNotDependOnTheOtherRows) {
           ASSERT_EQ(some[i], all[i]) << cols << " columns, " << num_rows << " rows, " << many;
         }
       }
+    }
+  }
+}
+
+// The head of a vocabulary, whose last ids do not count.
+TEST_P(MatmulTest, AHeadRaisesTheRanksToItsGreatest) {
+  TANDEM_NEEDS_DEVICE();
+  constexpr int32_t kNumIds = kManyOutputs + 5;
+  const TestMatrix matrix(GetParam(), kManyOutputs + 40, 512, 3);
+  const TestRows x(150, 512, 4);
+  for (const int32_t num_rows : {1, 5, 16, 32, 150}) {
+    const DeviceArray<int32_t> count(std::vector<int32_t>{num_rows});
+    const DeviceArray<float> out(static_cast<size_t>(num_rows) * matrix.host.num_rows);
+    const DeviceArray<RowChoice> choices(std::vector<RowChoice>(num_rows));
+    const MatmulCall call = {
+        .input = {.weights = matrix.device, .x = x.device(), .num_rows = count.get()},
+        .end = MatmulEnd::kFloat,
+        .float_output = {.values = out.get(),
+                         .stride = matrix.host.num_rows,
+                         .num_outputs = matrix.host.num_rows,
+                         .choices = choices.get(),
+                         .num_ids = kNumIds}};
+    ASSERT_EQ(num_rows > kMaxFewRows ? LaunchMatmulManyRows(call, num_rows, {})
+                                     : LaunchMatmulFewRows(call, num_rows, {}),
+              cudaSuccess);
+    const std::vector<float> logits = out.Read();
+    const std::vector<RowChoice> found = choices.Read();
+    for (int32_t row = 0; row < num_rows; ++row) {
+      const float* first = logits.data() + int64_t{row} * matrix.host.num_rows;
+      const auto id = static_cast<uint32_t>(std::max_element(first, first + kNumIds) - first);
+      EXPECT_EQ(static_cast<uint32_t>(found[row].rank), ~id) << row << " of " << num_rows;
     }
   }
 }

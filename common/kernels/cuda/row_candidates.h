@@ -33,7 +33,7 @@ struct CandidatesCall {
   int32_t num_logits = 0;             // of a row, the first of it
   const int32_t* kept_ids = nullptr;  // [num_logits] the id of each, or null: its place
   const int32_t* num_rows = nullptr;
-  const RowChoice* choices = nullptr;  // [rows], as LaunchGreatest left them
+  const RowChoice* choices = nullptr;  // [rows], ranks and sums
   CandidateRow* rows = nullptr;        // [rows]
   // [rows] in host memory that the device writes: only what there is crosses over.
   CandidateIds* ids = nullptr;

@@ -1,5 +1,7 @@
 #include "common/kernels/cuda/row_candidates.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -15,6 +17,19 @@ namespace {
 constexpr int32_t kIds = 128256;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+// What a head leaves of rows of kIds logits: the ranks of their greatest.
+std::vector<RowChoice> ChoicesOf(const std::vector<float>& logits) {
+  std::vector<RowChoice> choices(logits.size() / kIds);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const auto bits = std::bit_cast<uint32_t>(logits[i] + 0.0f);
+    const uint32_t ordered = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+    const auto id = static_cast<uint32_t>(i % kIds);
+    uint64_t& rank = choices[i / kIds].rank;
+    rank = std::max(rank, uint64_t{ordered} << 32 | uint32_t{~id});
+  }
+  return choices;
+}
+
 // Found in rows of kIds logits, one query each.
 class Found {
  public:
@@ -24,16 +39,9 @@ class Found {
     for (size_t i = 0; i < queries.size(); ++i) rows_[i].query = queries[i];
     const DeviceArray<float> device_logits(logits);
     const DeviceArray<int32_t> count(std::vector<int32_t>{num_rows});
-    const DeviceArray<RowChoice> choices(std::vector<RowChoice>(queries.size()));
+    const DeviceArray<RowChoice> choices(ChoicesOf(logits));
     const DeviceArray<CandidateRow> rows(rows_);
     const DeviceArray<CandidateIds> ids(queries.size());
-    EXPECT_EQ(LaunchGreatest({.logits = device_logits.get(),
-                              .stride = kIds,
-                              .num_ids = kIds,
-                              .num_rows = count.get(),
-                              .choices = choices.get()},
-                             num_rows, {}),
-              cudaSuccess);
     EXPECT_EQ(LaunchCandidates({.logits = device_logits.get(),
                                 .stride = kIds,
                                 .num_logits = kIds,

@@ -1,6 +1,6 @@
 #include "common/kernels/cuda/epilogue.cuh"
+#include "common/kernels/cuda/exp_sums.cuh"
 #include "common/kernels/cuda/launch.cuh"
-#include "common/kernels/cuda/logit_rank.cuh"
 #include "common/kernels/cuda/step_rows.h"
 
 namespace tandem::cuda {
@@ -87,50 +87,10 @@ __global__ void GatherKernel(GatherCall call) {
   }
 }
 
-__global__ void GreatestKernel(GreatestCall call) {
+__global__ __launch_bounds__(kExpThreads) void ExpSumsKernel(ExpSumsCall call) {
   LetNextKernelStart();
   WaitForPreviousKernel();
-  const int64_t row = blockIdx.y;
-  if (row >= *call.num_rows) return;
-  const float* logits = call.logits + row * call.stride;
-  uint64_t best = 0;
-  for (int id = blockIdx.x * blockDim.x + threadIdx.x; id < call.num_ids;
-       id += gridDim.x * blockDim.x) {
-    // -0 and 0 are equal.
-    const uint64_t rank = Rank(logits[id] + 0.0f, id);
-    best = rank > best ? rank : best;
-  }
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) {
-    const uint64_t other = __shfl_xor_sync(0xffffffffu, best, offset);
-    best = other > best ? other : best;
-  }
-  if (threadIdx.x % 32 == 0) {
-    atomicMax(reinterpret_cast<unsigned long long*>(&call.choices[row].rank), best);
-  }
-}
-
-__global__ void ExpSumsKernel(GreatestCall call) {
-  __shared__ float sums[32];
-  LetNextKernelStart();
-  WaitForPreviousKernel();
-  const int64_t row = blockIdx.y;
-  if (row >= *call.num_rows) return;
-  const float* logits = call.logits + row * call.stride;
-  const float greatest = LogitOfRank(call.choices[row].rank);
-  float sum = 0.0f;
-  for (int id = blockIdx.x * blockDim.x + threadIdx.x; id < call.num_ids;
-       id += gridDim.x * blockDim.x) {
-    sum += __expf(logits[id] - greatest);
-  }
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
-  __syncthreads();
-  if (threadIdx.x > 0) return;
-  sum = 0.0f;
-  for (int warp = 0; warp < static_cast<int>(blockDim.x / 32); ++warp) sum += sums[warp];
-  call.choices[row].exp_sums[blockIdx.x] = sum;
+  if (blockIdx.y < *call.num_rows) StoreExpSum(call, blockIdx.y, blockIdx.x);
 }
 
 }  // namespace
@@ -144,14 +104,8 @@ cudaError_t LaunchGather(const GatherCall& call, int32_t max_rows, const LaunchO
   return Launch(GatherKernel, dim3(max_rows), 256, 0, options, call);
 }
 
-cudaError_t LaunchGreatest(const GreatestCall& call, int32_t max_rows,
-                           const LaunchOptions& options) {
-  return Launch(GreatestKernel, dim3(64, max_rows), 512, 0, options, call);
-}
-
-cudaError_t LaunchExpSums(const GreatestCall& call, int32_t max_rows,
-                          const LaunchOptions& options) {
-  return Launch(ExpSumsKernel, dim3(kExpSums, max_rows), 512, 0, options, call);
+cudaError_t LaunchExpSums(const ExpSumsCall& call, int32_t max_rows, const LaunchOptions& options) {
+  return Launch(ExpSumsKernel, dim3(kExpSums, max_rows), kExpThreads, 0, options, call);
 }
 
 }  // namespace tandem::cuda

@@ -10,16 +10,6 @@
 
 namespace tandem::cuda {
 
-inline constexpr int32_t kExpSums = 14;
-
-// What is known of a row of logits without the row.
-struct RowChoice {
-  // The bits of the greatest logit in an order as that of the floats, then the complement of
-  // its id.
-  uint64_t rank;
-  float exp_sums[kExpSums];  // of exp(logit - greatest logit), the row in as many parts
-};
-
 struct EmbedCall {
   // In device memory, or in host memory that the device reads.
   DeviceMatrix embedding;
@@ -30,7 +20,7 @@ struct EmbedCall {
   const float* inverse_frequencies = nullptr;  // [rope_dim / 2]
   int32_t rope_dim = 0;
   float2* rope = nullptr;        // [rows][rope_dim / 2] cosine, sine
-  RowChoice* choices = nullptr;  // [max logits rows], cleared for LaunchGreatest
+  RowChoice* choices = nullptr;  // [max logits rows], their ranks cleared
   int32_t max_logits_rows = 0;
 };
 
@@ -49,20 +39,16 @@ struct GatherCall {
 
 cudaError_t LaunchGather(const GatherCall& call, int32_t max_rows, const LaunchOptions& options);
 
-// The id of the greatest logit of each row, the smallest of equals. A row that has a NaN gives
-// some id.
-struct GreatestCall {
+// Rows of logits whose greatest is known.
+struct ExpSumsCall {
   const float* logits = nullptr;  // [rows][stride]
   int64_t stride = 0;
   int32_t num_ids = 0;  // the first of each row that count
   const int32_t* num_rows = nullptr;
-  RowChoice* choices = nullptr;  // [rows], the ranks cleared before
+  RowChoice* choices = nullptr;  // [rows]: sums go beside the ranks
 };
 
-cudaError_t LaunchGreatest(const GreatestCall& call, int32_t max_rows,
-                           const LaunchOptions& options);
-
-// After it: the sums of exp(logit - greatest logit), in a fixed order.
-cudaError_t LaunchExpSums(const GreatestCall& call, int32_t max_rows, const LaunchOptions& options);
+// The sums of exp(logit - greatest logit), in a fixed order.
+cudaError_t LaunchExpSums(const ExpSumsCall& call, int32_t max_rows, const LaunchOptions& options);
 
 }  // namespace tandem::cuda

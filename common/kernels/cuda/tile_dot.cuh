@@ -201,8 +201,8 @@ __device__ __forceinline__ TileScales DecodeScales(const ChunkScales<F>& stored,
   return scales;
 }
 
-// acc += tile * x. `a`: both halves decoded.
-template <MatrixFormat F, bool kSplit>
+// acc += tile * x. `a`: both halves decoded. kOneRow: nobody looks at columns of acc but the first.
+template <MatrixFormat F, bool kSplit, bool kOneRow = false>
 __device__ __forceinline__ void AccumulateTile(const HalfTile<kSplit> (&a)[2],
                                                const TileScales& scales, const ActivationTile& x,
                                                float (&acc)[4]) {
@@ -215,7 +215,7 @@ __device__ __forceinline__ void AccumulateTile(const HalfTile<kSplit> (&a)[2],
     MmaInt8(second, a[1].above, x.codes.z, x.codes.w);
   }
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 4; i += kOneRow ? 2 : 1) {
     const int row_half = i / 2;
     const float x0 = i % 2 == 0 ? x.scales[0].x : x.scales[0].y;
     const float x1 = i % 2 == 0 ? x.scales[1].x : x.scales[1].y;
