@@ -43,14 +43,15 @@ absl::Status CudaForward::Allocate(DeviceLedger* ledger) {
       CudaStatus(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "making an event"));
   int device = 0;
   int major = 0;
-  RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&device), "asking for the device"));
-  RETURN_IF_ERROR(
-      CudaStatus(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-                 "asking for the architecture"));
-  may_overlap_ = major >= 9;
   int cache_bytes = 0;
-  RETURN_IF_ERROR(CudaStatus(cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, device),
-                             "asking for the cache"));
+  RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&device), "asking for the device"));
+  const auto ask = [&](cudaDeviceAttr attribute, int* value) {
+    return CudaStatus(cudaDeviceGetAttribute(value, attribute, device), "asking for attributes");
+  };
+  RETURN_IF_ERROR(ask(cudaDevAttrComputeCapabilityMajor, &major));
+  RETURN_IF_ERROR(ask(cudaDevAttrMultiProcessorCount, &num_processors_));
+  RETURN_IF_ERROR(ask(cudaDevAttrL2CacheSize, &cache_bytes));
+  may_overlap_ = major >= 9;
   if (may_overlap_) ahead_bytes_ = cache_bytes / 16;
   // A page holds at least 16 positions.
   table_entries_ = int64_t{limits_.max_step_tokens} + int64_t{limits_.max_step_tokens} * 8 +

@@ -191,6 +191,7 @@ class CudaForward {
   cudaStream_t stream_ = nullptr;
   cudaEvent_t done_ = nullptr;
   bool may_overlap_ = false;
+  int num_processors_ = 0;
   int64_t ahead_bytes_ = 0;  // of weights that a kernel fetches for the next one
   KvMemory kv_;
   KvLayout layout_;

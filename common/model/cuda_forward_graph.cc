@@ -42,8 +42,9 @@ cuda::RmsScale CudaForward::RmsOf(const float* square_sums) const {
 
 cudaError_t CudaForward::Matmul(const cuda::MatmulCall& call, int32_t max_rows) {
   const cuda::LaunchOptions options = {.stream = stream_, .may_overlap = may_overlap_};
-  return max_rows <= cuda::kMaxFewRows ? cuda::LaunchMatmulFewRows(call, max_rows, options)
-                                       : cuda::LaunchMatmulManyRows(call, max_rows, options);
+  return cuda::WantsManyRows(call.input.weights.num_rows, max_rows, num_processors_)
+             ? cuda::LaunchMatmulManyRows(call, max_rows, options)
+             : cuda::LaunchMatmulFewRows(call, max_rows, options);
 }
 
 cudaError_t CudaForward::Record(const CudaStepShape& shape) {

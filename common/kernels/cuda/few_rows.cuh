@@ -156,7 +156,7 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, const SplitCodeb
           next[group] = cursors[group].Load(tile + 1);
 #pragma unroll
         for (int r = 0; r < S::kWarpTiles; ++r) {
-          AccumulateTile<F, S::kSplit, S::kOneRow>(a[r], scales[r], x, acc[r][group]);
+          AccumulateTile<F, S::kOneRow>(a[r], scales[r], x, acc[r][group]);
         }
       }
     }

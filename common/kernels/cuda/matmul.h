@@ -84,8 +84,7 @@ struct LaunchOptions {
   bool may_overlap = false;  // programmatic dependent launch behind the previous kernel
 };
 
-// Up to here the kernel for few rows is the faster one, on an H100 with 8B and 1B shapes.
-inline constexpr int32_t kMaxFewRows = 128;
+inline constexpr int32_t kMaxFewRows = 512;
 
 // Into how many slices of columns a sum is cut, the same for few rows and for many.
 inline constexpr int32_t kFloatSlices = 8;
@@ -99,8 +98,21 @@ inline constexpr int32_t kGatedSlices = 4;
 cudaError_t LaunchMatmulFewRows(const MatmulCall& call, int32_t max_rows,
                                 const LaunchOptions& options);
 
-// For any number of rows, the same bits; meant for more than kMaxFewRows.
+// For any number of rows, the same bits: blocks of kManyRowsOutputs outputs and 32 or 64 rows.
 cudaError_t LaunchMatmulManyRows(const MatmulCall& call, int32_t max_rows,
                                  const LaunchOptions& options);
+
+inline constexpr int32_t kManyRowsOutputs = 128;
+constexpr int32_t RowsOfManyRowsBlock(int32_t max_rows) { return max_rows <= 32 ? 32 : 64; }
+
+// Which of them is the faster one, found on an H100 with 8B and 1B shapes: large blocks, where
+// there are enough to go round.
+constexpr bool WantsManyRows(int32_t num_outputs, int32_t max_rows, int32_t num_processors) {
+  if (max_rows <= 16) return false;
+  const int32_t block_rows = RowsOfManyRowsBlock(max_rows);
+  const int64_t blocks = int64_t{(max_rows + block_rows - 1) / block_rows} *
+                         ((num_outputs + kManyRowsOutputs - 1) / kManyRowsOutputs);
+  return max_rows > kMaxFewRows || 2 * blocks >= int64_t{3} * num_processors;
+}
 
 }  // namespace tandem::cuda

@@ -1,4 +1,4 @@
-// Many rows (prompts, large batches): each weight that is decoded meets 64 rows. The sums
+// Many rows (prompts, large batches): each weight that is decoded meets 32 or 64 rows. The sums
 // are cut and added as with few rows, so that both give the same bits.
 #include "common/kernels/cuda/epilogue.cuh"
 #include "common/kernels/cuda/launch.cuh"
@@ -6,114 +6,145 @@
 namespace tandem::cuda {
 namespace {
 
-constexpr int kWarps = 8;                          // of 16 outputs each
-constexpr int kBlockOutputs = kWarps * kTileRows;  // 128
-constexpr int kGroups = 8;                         // of 8 rows
-constexpr int kBlockRows = kGroups * 8;
+constexpr int kWarps = 8;  // of 16 outputs each
+constexpr int kBlockOutputs = kWarps * kTileRows;
+static_assert(kBlockOutputs == kManyRowsOutputs);
 constexpr int kThreads = kWarps * 32;
 constexpr int kChunkBlocks = kChunkCols / kScaleCols;
 
-// Activations of one chunk. Rows are padded so that eight lanes meet all banks.
+// Activations of one chunk. The 16-byte units of odd rows change places by fours, so that eight
+// lanes meet all banks; scales lie as lanes read them: [row pair][half][2 rows] of a tile.
+template <int kGroups>
 struct Stage {
-  uint8_t codes[kBlockRows][kChunkCols + 64];
-  float scales[kGroups][kChunkBlocks][8];
-  float sums[kGroups][kChunkBlocks][8];
+  uint8_t codes[kGroups * 8][kChunkCols];
+  float4 scales[kGroups][kChunkTiles][4];
+  float4 sums[kGroups][kChunkTiles][4];
 };
 
-// A thread's part of a chunk on its way to shared memory.
-struct StageRegisters {
-  static constexpr int kCodeLoads = kBlockRows * kChunkCols / 16 / kThreads;  // 4
-  uint4 codes[kCodeLoads];
-  float2 scales;
-  float2 sums;
+__device__ __forceinline__ int CodesAt(int row, int unit) {
+  return row * kChunkCols + (unit ^ (row % 2 * 4)) * 16;
+}
 
-  template <MatrixFormat F>
-  __device__ __forceinline__ void Load(const Activations& x, int first_group, int chunk) {
-#pragma unroll
-    for (int i = 0; i < kCodeLoads; ++i) {
-      const int item = i * kThreads + threadIdx.x;
-      const int64_t row = first_group * 8 + item / (kChunkCols / 16);
-      codes[i] = *reinterpret_cast<const uint4*>(x.codes + row * x.padded_cols +
-                                                 chunk * kChunkCols + item % 16 * 16);
-    }
-    const int group = threadIdx.x / (kChunkBlocks * 4);
-    const int rest = threadIdx.x % (kChunkBlocks * 4) * 2;
-    const int64_t index =
-        (int64_t{first_group + group} * (x.padded_cols / kScaleCols) + chunk * kChunkBlocks) * 8 +
-        rest;
-    scales = *reinterpret_cast<const float2*>(x.scales + index);
-    if (F == MatrixFormat::kAffine4) sums = *reinterpret_cast<const float2*>(x.sums + index);
+// Copies the block's rows to shared memory, chunk by chunk: what a thread has to do with it.
+template <MatrixFormat F, int kGroups>
+struct StageCopy {
+  static constexpr int kUnits = kChunkCols / 16;
+  static constexpr int kRowStep = kThreads / kUnits;
+  static constexpr int kPairs = kGroups * kChunkTiles * 8;  // of scales
+  static_assert(kPairs <= kThreads);
+  const int8_t* codes;
+  const float* scales;
+  const float* sums;
+  int64_t row_bytes;  // of kRowStep rows
+  int codes_to;
+  int scales_to;
+
+  __device__ __forceinline__ StageCopy(const Activations& x, int first_group) {
+    const int row = threadIdx.x / kUnits;
+    codes = x.codes + int64_t{first_group * 8 + row} * x.padded_cols + threadIdx.x % kUnits * 16;
+    row_bytes = int64_t{kRowStep} * x.padded_cols;
+    codes_to = CodesAt(row, threadIdx.x % kUnits);
+    // Pair t of the rows, half of a tile.
+    const int group = threadIdx.x % kPairs / (kChunkTiles * 8);
+    const int block = threadIdx.x % (kChunkTiles * 8) / 4;
+    const int t = threadIdx.x % 4;
+    const int64_t from =
+        (int64_t{first_group + group} * (x.padded_cols / kScaleCols) + block) * 8 + 2 * t;
+    scales = x.scales + from;
+    sums = x.sums + from;
+    scales_to = ((group * kChunkTiles + block / 2) * 4 + t) * 4 + block % 2 * 2;
   }
-  template <MatrixFormat F>
-  __device__ __forceinline__ void Store(Stage& stage) const {
+  // Begins to copy the next chunk.
+  __device__ __forceinline__ void Next(Stage<kGroups>& stage) {
+    static_assert(kRowStep % 2 == 0);
 #pragma unroll
-    for (int i = 0; i < kCodeLoads; ++i) {
-      const int item = i * kThreads + threadIdx.x;
-      *reinterpret_cast<uint4*>(&stage.codes[item / 16][item % 16 * 16]) = codes[i];
+    for (int i = 0; i < kGroups * 8 / kRowStep; ++i) {
+      CopyUnit<16>(&stage.codes[0][0] + codes_to + i * kRowStep * kChunkCols,
+                   codes + i * row_bytes);
     }
-    const int group = threadIdx.x / (kChunkBlocks * 4);
-    const int rest = threadIdx.x % (kChunkBlocks * 4) * 2;
-    *reinterpret_cast<float2*>(&stage.scales[group][0][0] + rest) = scales;
-    if (F == MatrixFormat::kAffine4) {
-      *reinterpret_cast<float2*>(&stage.sums[group][0][0] + rest) = sums;
+    if (threadIdx.x < kPairs) {
+      CopyUnit<8>(&stage.scales[0][0][0].x + scales_to, scales);
+      if (F == MatrixFormat::kAffine4) CopyUnit<8>(&stage.sums[0][0][0].x + scales_to, sums);
     }
+    codes += kChunkCols;
+    scales += kChunkBlocks * 8;
+    sums += kChunkBlocks * 8;
   }
 };
 
-template <MatrixFormat F>
-__device__ __forceinline__ ActivationTile StagedTile(const Stage& stage, int group, int tile,
-                                                     int lane) {
+template <MatrixFormat F, int kGroups>
+__device__ __forceinline__ ActivationTile StagedTile(const Stage<kGroups>& stage, int group,
+                                                     int tile, int lane) {
   ActivationTile x;
-  const int g = lane / 4;
   const int t = lane % 4;
-  x.codes = *reinterpret_cast<const uint4*>(&stage.codes[group * 8 + g][tile * kTileCols + t * 16]);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    x.scales[half] = *reinterpret_cast<const float2*>(&stage.scales[group][tile * 2 + half][2 * t]);
-    if (F == MatrixFormat::kAffine4) {
-      x.sums[half] = *reinterpret_cast<const float2*>(&stage.sums[group][tile * 2 + half][2 * t]);
-    }
+  const int at = CodesAt(group * 8 + lane / 4, tile * (kTileCols / 16) + t);
+  x.codes = *reinterpret_cast<const uint4*>(&stage.codes[0][0] + at);
+  const float4 scales = stage.scales[group][tile][t];
+  x.scales[0] = make_float2(scales.x, scales.y);
+  x.scales[1] = make_float2(scales.z, scales.w);
+  if (F == MatrixFormat::kAffine4) {
+    const float4 sums = stage.sums[group][tile][t];
+    x.sums[0] = make_float2(sums.x, sums.y);
+    x.sums[1] = make_float2(sums.z, sums.w);
   }
   return x;
 }
 
-// acc += one chunk.
+// The weights of 16 outputs on their way, kAhead tiles before they are used.
 template <MatrixFormat F>
-__device__ __forceinline__ void AddChunk(const uint8_t* chunk, const Stage& stage,
+struct WeightStream {
+  static constexpr int kAhead = 2;
+  const uint8_t* chunk;  // the present one
+  int chunks_left;       // behind it
+  WeightTile<F> tiles[kAhead];
+  ChunkScales<F> scales;  // of the present chunk
+
+  __device__ __forceinline__ WeightStream(const uint8_t* chunks, int num_chunks, int lane)
+      : chunk(chunks), chunks_left(num_chunks - 1) {
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) tiles[i] = LoadWeightTile<F>(chunk, i, lane);
+    scales = LoadChunkScales<F>(chunk, lane);
+  }
+  // `tile`: counted from the present chunk's first; those of the next chunk follow.
+  __device__ __forceinline__ void Fetch(int tile, int lane) {
+    if (tile >= kChunkTiles && chunks_left == 0) return;
+    tiles[tile % kAhead] =
+        LoadWeightTile<F>(chunk + tile / kChunkTiles * ChunkBytes(F), tile % kChunkTiles, lane);
+  }
+};
+
+// acc += one chunk; the stream moves on to the next.
+template <MatrixFormat F, int kGroups>
+__device__ __forceinline__ void AddChunk(WeightStream<F>& stream, const Stage<kGroups>& stage,
                                          const Codebook& book, const float2 (&row_scale)[2],
                                          int lane, float (&acc)[kGroups][4]) {
-  WeightTile<F> next = LoadWeightTile<F>(chunk, 0, lane);
-  const ChunkScales<F> stored = LoadChunkScales<F>(chunk, lane);
+  ChunkScales<F> next_scales = stream.scales;
+  if (stream.chunks_left > 0) next_scales = LoadChunkScales<F>(stream.chunk + ChunkBytes(F), lane);
 #pragma unroll
   for (int tile = 0; tile < kChunkTiles; ++tile) {
-    const HalfTile<false> a[2] = {DecodeHalf<F, false>(next, 0, book),
-                                  DecodeHalf<F, false>(next, 1, book)};
-    if (tile + 1 < kChunkTiles) next = LoadWeightTile<F>(chunk, tile + 1, lane);
-    const TileScales scales = DecodeScales<F>(stored, tile, row_scale);
+    const WeightTile<F>& words = stream.tiles[tile % stream.kAhead];
+    const HalfTile<false> a[2] = {DecodeHalf<F, false>(words, 0, book),
+                                  DecodeHalf<F, false>(words, 1, book)};
+    stream.Fetch(tile + stream.kAhead, lane);
+    const TileScales scales = DecodeScales<F>(stream.scales, tile, row_scale);
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
-      AccumulateTile<F>(a, scales, StagedTile<F>(stage, group, tile, lane), acc[group]);
+      AccumulateTile<F>(a, scales, StagedTile<F, kGroups>(stage, group, tile, lane), acc[group]);
     }
   }
+  stream.chunk += ChunkBytes(F);
+  --stream.chunks_left;
+  stream.scales = next_scales;
 }
 
-template <MatrixFormat F, int kSlices, class End>
-__global__ __launch_bounds__(kThreads, 2) void ManyRowsKernel(MatmulInput in, End end) {
-  __shared__ __align__(16) Stage stage;
-  __shared__ float values[8][kBlockOutputs + 4];
-  __shared__ float inverse_rms[kBlockRows];
-  const int warp = threadIdx.x / 32;
-  const int lane = threadIdx.x % 32;
-  const int first_group = blockIdx.x * kGroups;
-  const int first_output = blockIdx.y * kBlockOutputs;
-  LetNextKernelStart();
-  WaitForPreviousKernel();
-  const int num_rows = *in.num_rows - first_group * 8;
-  if (num_rows <= 0) return;
-
-  const int last_tile = (in.weights.num_rows + kTileRows - 1) / kTileRows - 1;
-  const int64_t row_tile = min(first_output / kTileRows + warp, last_tile);
-  const uint8_t* chunks = in.weights.chunks + row_tile * in.weights.num_chunks * ChunkBytes(F);
+// The product of the block, slice by slice as with few rows. Called by all warps.
+template <MatrixFormat F, int kSlices, int kGroups>
+__device__ __forceinline__ void SumChunks(const MatmulInput& in, int first_group, int row_tile,
+                                          Stage<kGroups> (&stages)[2], int lane,
+                                          float (&total)[kGroups][4]) {
+  const int num_chunks = in.weights.num_chunks;
+  WeightStream<F> stream(in.weights.chunks + int64_t{row_tile} * num_chunks * ChunkBytes(F),
+                         num_chunks, lane);
   const Codebook book = LoadCodebook(in.weights);
   float2 row_scale[2] = {};
   if constexpr (F == MatrixFormat::kNf4) {
@@ -121,25 +152,21 @@ __global__ __launch_bounds__(kThreads, 2) void ManyRowsKernel(MatmulInput in, En
     row_scale[0] = scales[row_tile * kTileRows + lane / 4];
     row_scale[1] = scales[row_tile * kTileRows + lane / 4 + 8];
   }
-  for (int row = warp; row < min(num_rows, kBlockRows); row += kWarps) {
-    const float value = InverseRms(in.norm, int64_t{first_group} * 8 + row, lane);
-    if (lane == 0) inverse_rms[row] = value;
-  }
-
-  float total[kGroups][4];
-  StageRegisters next;
-  next.Load<F>(in.x, first_group, 0);
+  WaitForPreviousKernel();
+  StageCopy<F, kGroups> copy(in.x, first_group);
+  copy.Next(stages[0]);
+  int chunk = 0;
 #pragma unroll 1
   for (int slice = 0; slice < kSlices; ++slice) {
     float acc[kGroups][4] = {};
-    const int limit = SliceBegin(in.weights.num_chunks, slice + 1, kSlices);
+    const int limit = SliceBegin(num_chunks, slice + 1, kSlices);
 #pragma unroll 1
-    for (int chunk = SliceBegin(in.weights.num_chunks, slice, kSlices); chunk < limit; ++chunk) {
+    for (; chunk < limit; ++chunk) {
+      // The copies of this chunk have arrived, and nobody reads the other stage any more.
+      WaitForCopies();
       __syncthreads();
-      next.Store<F>(stage);
-      __syncthreads();
-      if (chunk + 1 < in.weights.num_chunks) next.Load<F>(in.x, first_group, chunk + 1);
-      AddChunk<F>(chunks + int64_t{chunk} * ChunkBytes(F), stage, book, row_scale, lane, acc);
+      if (chunk + 1 < num_chunks) copy.Next(stages[(chunk + 1) % 2]);
+      AddChunk<F, kGroups>(stream, stages[chunk % 2], book, row_scale, lane, acc);
     }
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
@@ -149,7 +176,31 @@ __global__ __launch_bounds__(kThreads, 2) void ManyRowsKernel(MatmulInput in, En
       }
     }
   }
+}
 
+template <MatrixFormat F, int kSlices, int kGroups, class End>
+__global__ __launch_bounds__(kThreads, 2) void ManyRowsKernel(MatmulInput in, End end) {
+  constexpr int kBlockRows = kGroups * 8;
+  __shared__ __align__(16) Stage<kGroups> stages[2];
+  __shared__ float inverse_rms[kBlockRows];
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  const int first_group = blockIdx.x * kGroups;
+  const int first_output = blockIdx.y * kBlockOutputs;
+  LetNextKernelStart();
+  const int num_rows = *in.num_rows - first_group * 8;
+  if (num_rows <= 0) return;
+  const int last_tile = (in.weights.num_rows + kTileRows - 1) / kTileRows - 1;
+  float total[kGroups][4];
+  SumChunks<F, kSlices, kGroups>(in, first_group, min(first_output / kTileRows + warp, last_tile),
+                                 stages, lane, total);
+
+  for (int row = warp; row < min(num_rows, kBlockRows); row += kWarps) {
+    const float value = InverseRms(in.norm, int64_t{first_group} * 8 + row, lane);
+    if (lane == 0) inverse_rms[row] = value;
+  }
+  // The stages' memory is free.
+  auto& values = *reinterpret_cast<float(*)[8][kBlockOutputs + 4]>(&stages[0]);
 #pragma unroll
   for (int group = 0; group < kGroups; ++group) {
     if (group * 8 >= num_rows) break;
@@ -168,12 +219,22 @@ __global__ __launch_bounds__(kThreads, 2) void ManyRowsKernel(MatmulInput in, En
   }
 }
 
+template <MatrixFormat F, int kSlices, int kGroups, class End>
+cudaError_t LaunchGroups(const MatmulInput& in, const End& end, int32_t max_rows,
+                         const LaunchOptions& options) {
+  constexpr int kBlockRows = kGroups * 8;
+  const dim3 grid((max_rows + kBlockRows - 1) / kBlockRows,
+                  (in.weights.num_rows + kBlockOutputs - 1) / kBlockOutputs);
+  return Launch(ManyRowsKernel<F, kSlices, kGroups, End>, grid, kThreads, 0, options, in, end);
+}
+
 template <MatrixFormat F, int kSlices, class End>
 cudaError_t LaunchEnd(const MatmulInput& in, const End& end, int32_t max_rows,
                       const LaunchOptions& options) {
-  const dim3 grid((max_rows + kBlockRows - 1) / kBlockRows,
-                  (in.weights.num_rows + kBlockOutputs - 1) / kBlockOutputs);
-  return Launch(ManyRowsKernel<F, kSlices, End>, grid, kThreads, 0, options, in, end);
+  if (RowsOfManyRowsBlock(max_rows) == 32) {
+    return LaunchGroups<F, kSlices, 4>(in, end, max_rows, options);
+  }
+  return LaunchGroups<F, kSlices, 8>(in, end, max_rows, options);
 }
 
 template <MatrixFormat F>

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "common/kernels/cuda/device_test_memory.h"
@@ -180,10 +181,11 @@ TEST_P(MatmulTest, AHeadRaisesTheRanksToItsGreatest) {
   constexpr int32_t kNumIds = kManyOutputs + 5;
   const TestMatrix matrix(GetParam(), kManyOutputs + 40, 512, 3);
   const TestRows x(150, 512, 4);
-  for (const int32_t num_rows : {1, 5, 16, 32, 150}) {
+  for (const auto& [num_rows, many] :
+       {std::pair(1, false), {5, false}, {16, false}, {32, false}, {20, true}, {150, true}}) {
     const DeviceArray<int32_t> count(std::vector<int32_t>{num_rows});
     const DeviceArray<float> out(static_cast<size_t>(num_rows) * matrix.host.num_rows);
-    const DeviceArray<RowChoice> choices(std::vector<RowChoice>(num_rows));
+    const DeviceArray<RowChoice> choices(std::vector<RowChoice>(static_cast<size_t>(num_rows)));
     const MatmulCall call = {
         .input = {.weights = matrix.device, .x = x.device(), .num_rows = count.get()},
         .end = MatmulEnd::kFloat,
@@ -192,9 +194,9 @@ TEST_P(MatmulTest, AHeadRaisesTheRanksToItsGreatest) {
                          .num_outputs = matrix.host.num_rows,
                          .choices = choices.get(),
                          .num_ids = kNumIds}};
-    ASSERT_EQ(num_rows > kMaxFewRows ? LaunchMatmulManyRows(call, num_rows, {})
-                                     : LaunchMatmulFewRows(call, num_rows, {}),
-              cudaSuccess);
+    ASSERT_EQ(
+        many ? LaunchMatmulManyRows(call, num_rows, {}) : LaunchMatmulFewRows(call, num_rows, {}),
+        cudaSuccess);
     const std::vector<float> logits = out.Read();
     const std::vector<RowChoice> found = choices.Read();
     for (int32_t row = 0; row < num_rows; ++row) {

@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <type_traits>
 
 namespace tandem::cuda {
 
@@ -72,6 +73,29 @@ __device__ __forceinline__ void LetNextKernelStart() {
 __device__ __forceinline__ void WaitForPreviousKernel() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Begins to copy 8 or 16 bytes from global to shared memory; before sm_80 it is done at once.
+template <int kBytes>
+__device__ __forceinline__ void CopyUnit(void* to, const void* from) {
+  static_assert(kBytes == 8 || kBytes == 16);
+#if __CUDA_ARCH__ >= 800
+  const auto target = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  if constexpr (kBytes == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(target), "l"(from) : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(target), "l"(from) : "memory");
+  }
+#else
+  using Unit = std::conditional_t<kBytes == 16, uint4, uint2>;
+  *static_cast<Unit*>(to) = *static_cast<const Unit*>(from);
+#endif
+}
+// All copies of this thread have arrived.
+__device__ __forceinline__ void WaitForCopies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
 }
 

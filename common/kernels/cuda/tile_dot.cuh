@@ -202,7 +202,7 @@ __device__ __forceinline__ TileScales DecodeScales(const ChunkScales<F>& stored,
 }
 
 // acc += tile * x. `a`: both halves decoded. kOneRow: nobody looks at columns of acc but the first.
-template <MatrixFormat F, bool kSplit, bool kOneRow = false>
+template <MatrixFormat F, bool kOneRow = false, bool kSplit>
 __device__ __forceinline__ void AccumulateTile(const HalfTile<kSplit> (&a)[2],
                                                const TileScales& scales, const ActivationTile& x,
                                                float (&acc)[4]) {
