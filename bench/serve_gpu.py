@@ -45,7 +45,10 @@ def device_bytes(server):
 
 
 def with_and_without_drafts(server, turns, **options):
-    """Medians of output tokens a second, {mode: value}, the modes in turn."""
+    """Medians of output tokens a second, {mode: value}, the modes in turn.
+
+    Answers end by themselves, at 128 tokens at the latest.
+    """
     results = {}
     for turn in range(turns):
         for mode in ("off", "auto"):
@@ -55,7 +58,7 @@ def with_and_without_drafts(server, turns, **options):
 
 
 def speculation(server, turns, texts, story, add):
-    options = {"concurrency": 1, "requests": 8, "output_tokens": 128, "warmup": 2}
+    options = {"concurrency": 1, "requests": 12, "output_tokens": 128, "warmup": 2}
     for name, file, must, goal in (
             ("chat prompts", texts, "1.4x", "1.8x"),
             ("100-token prompts", story_prompts(story, PROMPT_CHARACTERS["100 tokens"], 8), "1.3x",
@@ -66,7 +69,7 @@ def speculation(server, turns, texts, story, add):
         add(f"{name}: tokens a second, OFF", speed["off"], "", "")
     for concurrency in (8, 16):
         speed = with_and_without_drafts(server, turns, texts=texts, concurrency=concurrency,
-                                        requests=3 * concurrency, output_tokens=128,
+                                        requests=6 * concurrency, output_tokens=128,
                                         warmup=concurrency)
         add(f"batch {concurrency}, chat prompts: AUTO against OFF", speed["auto"] / speed["off"],
             "1.2x" if concurrency == 8 else "0.97x", "1.6x" if concurrency == 8 else "")
@@ -76,10 +79,12 @@ def other_drafts(drafts, start, turns, texts, add):
     """What a smaller draft costs and saves: `drafts` are NAME=FILE."""
     for name, file in (draft.split("=", 1) for draft in drafts):
         with start(file) as server:
-            speed = with_and_without_drafts(server, turns, texts=texts, concurrency=1, requests=8,
-                                            output_tokens=128, warmup=2)
-            add(f"chat prompts with a draft of {name}: AUTO against OFF, batch 1",
-                speed["auto"] / speed["off"], "", "")
+            for batch in (1, 8):
+                speed = with_and_without_drafts(server, turns, texts=texts, concurrency=batch,
+                                                requests=max(12, 6 * batch), output_tokens=128,
+                                                warmup=max(2, batch))
+                add(f"chat prompts with a draft of {name}: AUTO against OFF, batch {batch}",
+                    speed["auto"] / speed["off"], "", "")
             held = sum(value for key, value in device_bytes(server).items()
                        if key.startswith("tandem_vram_bytes") and 'role="draft"' in key
                        and 'kind="weights"' in key)

@@ -58,7 +58,6 @@ absl::Status Run(const BenchServeOptions& options, GatewayClient& client) {
   ASSIGN_OR_RETURN(const v1::GetModelResponse model, client.GetModel(absl::Seconds(10)));
   ASSIGN_OR_RETURN(const std::vector<std::string> texts, ReadLines(options.texts_file));
   v1::GenerateRequest prototype = MakeRequest(options.request);
-  prototype.mutable_stopping()->set_ignore_eos(true);
   prototype.mutable_output()->set_token_ids(true);
   // Ids at the end of a vocabulary are often special or unused.
   const int32_t num_ids = std::max(1, model.vocabulary_size() * 9 / 10);

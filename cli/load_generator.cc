@@ -76,6 +76,8 @@ std::vector<PlannedRequest> PlanLoad(const LoadOptions& options,
       message->set_role("user");
       message->set_content(texts[i % texts.size()]);
     } else {
+      // Of random tokens no answer makes sense, nor does its end.
+      planned.request.mutable_stopping()->set_ignore_eos(true);
       auto* ids = planned.request.mutable_token_ids()->mutable_ids();
       for (const int32_t id : prefixes[i % prefixes.size()]) ids->Add(id);
       for (int32_t n = Draw(options.prompt_tokens, random); n > 0; --n) ids->Add(token());

@@ -24,7 +24,8 @@ faster than on real weights; --padding zero makes all of it zero. Ids beyond the
 vocabulary are marked unused and have logit 0: they must be masked when sampling.
 
 A trimmed draft gets a row for every id again, ids it left out the one that stood for them all:
-the large shape's head has its full cost. It may then propose such an id, which is refused.
+the large shape's head has its full cost. It may then propose such an id, which is refused. With
+--keep-trimmed its head stays small.
 
 Needs the packages gguf and numpy; memory for one matrix.
 """
@@ -69,7 +70,7 @@ SHAPES = {
 class Source:
     """The model that is inflated."""
 
-    def __init__(self, path):
+    def __init__(self, path, keep_trimmed=False):
         self.reader = gguf.GGUFReader(path)
         self.tensors = {tensor.name: tensor for tensor in self.reader.tensors}
         if self.value("general.architecture") != "llama":
@@ -80,6 +81,7 @@ class Source:
         kept = self.value(KEPT_IDS)
         num_rows = int(self.tensors["token_embd.weight"].shape[1])
         self.row_of_id = None
+        self.kept_rows = num_rows if keep_trimmed and kept is not None else None
         if kept is not None:
             self.row_of_id = np.full(self.value("llama.vocab_size"), num_rows - 1)
             self.row_of_id[kept] = np.arange(len(kept))
@@ -98,8 +100,8 @@ class Source:
 
     def data(self, name):
         data = self.tensors[name].data
-        return data[self.row_of_id] if name == "token_embd.weight" and \
-            self.row_of_id is not None else data
+        expands = self.row_of_id is not None and self.kept_rows is None
+        return data[self.row_of_id] if expands and name == "token_embd.weight" else data
 
     def floats(self, name):
         kind = self.tensors[name].tensor_type
@@ -245,8 +247,9 @@ class Inflater:
         kv_heads = list(range(small.kv_heads))
         q_scale = math.sqrt(self.wider)
         name = "token_embd.weight"
-        yield name, (to.vocab, to.hidden), embedding, lambda: self.corner(
-            name, embedding, to.vocab, to.hidden, noise=False)
+        num_rows = self.source.kept_rows or to.vocab
+        yield name, (num_rows, to.hidden), embedding, lambda: self.corner(
+            name, embedding, num_rows, to.hidden, noise=False)
         if "rope_freqs.weight" in self.source.tensors:
             yield "rope_freqs.weight", (to.head_dim // 2,), f32, self.rope_factors
         for i in range(to.layers):
@@ -337,7 +340,9 @@ def replaced_keys(source, to, context):
 
 def write_metadata(writer, source, to, context):
     replaced = replaced_keys(source, to, context)
-    dropped = {"general.architecture", "general.file_type", "general.size_label", KEPT_IDS}
+    dropped = {"general.architecture", "general.file_type", "general.size_label"}
+    if source.kept_rows is None:
+        dropped.add(KEPT_IDS)
     for field in source.reader.fields.values():
         if field.name.startswith("GGUF.") or field.name in dropped or field.name in replaced:
             continue
@@ -389,6 +394,7 @@ def parse_arguments():
     parser.add_argument("--layers-type", choices=names, default="q4_0")
     parser.add_argument("--embedding-type", choices=names, default="q8_0")
     parser.add_argument("--head-type", choices=names, default="q8_0", help="where it is not tied")
+    parser.add_argument("--keep-trimmed", action="store_true", help="of a trimmed draft")
     parser.add_argument("--padding", choices=("noise", "zero"), default="noise")
     parser.add_argument("--context", type=int, default=0,
                         help="positions to claim; 0: the model's own")
@@ -406,7 +412,8 @@ def main():
     if os.path.exists(args.out) and os.path.samefile(args.model, args.out):
         sys.exit(f"inflate_model: --out is the model itself: {args.out}")
     try:
-        print(inflate(Source(args.model), to, types, args.padding, args.context, args.out))
+        source = Source(args.model, args.keep_trimmed)
+        print(inflate(source, to, types, args.padding, args.context, args.out))
     except (OSError, ValueError) as error:
         print(f"inflate_model: {error}", file=sys.stderr)
         return 1
