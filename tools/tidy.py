@@ -32,7 +32,7 @@ ARROWS = {
     "ipc": {"base", "device", "kv"},
     "speculation": {"base", "tensor", "kernels"},
     "model": {"base", "device", "tensor", "gguf", "kernels", "kv"},
-    "rpc": {"base", "worker"},
+    "rpc": {"base", "telemetry", "worker"},
     "worker": {"base", "device", "telemetry", "tensor", "gguf", "kernels", "kv", "ipc",
                "safetensors", "speculation", "model"},
 }

@@ -41,9 +41,7 @@ absl::Status CudaForward::Allocate(DeviceLedger* ledger) {
       CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream"));
   RETURN_IF_ERROR(
       CudaStatus(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming), "making an event"));
-  int device = 0;
-  int major = 0;
-  int cache_bytes = 0;
+  int device = 0, major = 0, cache_bytes = 0;
   RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&device), "asking for the device"));
   const auto ask = [&](cudaDeviceAttr attribute, int* value) {
     return CudaStatus(cudaDeviceGetAttribute(value, attribute, device), "asking for attributes");
