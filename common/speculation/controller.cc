@@ -1,6 +1,7 @@
 #include "common/speculation/controller.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 namespace tandem {
@@ -23,9 +24,21 @@ constexpr double kLeastGainTogether = 1.03;
 // A looked-up draft is taken when it promises this share of the draft model's tokens.
 constexpr double kLookupPreference = 0.8;
 
+// Of a function of whole numbers, between two of them.
+template <typename Function>
+double Between(double at, const Function& function) {
+  const auto below = static_cast<int32_t>(at);
+  const double part = at - below;
+  const double value = function(below);
+  return part == 0.0 ? value : value + part * (function(below + 1) - value);
+}
+
 bool IsAutomatic(const DraftRequest& request) {
   return request.min_tokens == 0 && request.max_tokens > 0;
 }
+
+// Whether its drafts end where the draft model lacks confidence.
+bool BreaksOff(const DraftRequest& request) { return request.greedy && IsAutomatic(request); }
 
 bool MayDraft(const DraftRequest& request) {
   return request.max_tokens > 0 && (request.allow_draft || request.allow_lookup);
@@ -35,7 +48,8 @@ bool MayDraft(const DraftRequest& request) {
 
 SourceAcceptance::SourceAcceptance()
     : estimates_{AcceptanceEstimate(0.7), AcceptanceEstimate(0.35), AcceptanceEstimate(0.6),
-                 AcceptanceEstimate(0.8)} {}
+                 AcceptanceEstimate(0.8)},
+      going_on_(0.95) {}
 
 const AcceptanceEstimate& SourceAcceptance::Of(DraftSource source, int32_t match_length) const {
   if (source != DraftSource::kLookup) return estimates_[0];
@@ -50,11 +64,17 @@ void SourceAcceptance::SetPriors(const SourceAcceptance& all) {
   for (size_t i = 0; i < estimates_.size(); ++i) {
     estimates_[i].set_prior_rate(all.estimates_[i].rate());
   }
+  going_on_.set_prior_rate(all.going_on_.rate());
 }
 
 DraftPlanner::Prospect DraftPlanner::ProspectOf(const DraftRequest& request,
                                                 int32_t num_sequences) const {
-  Prospect prospect{.request = &request, .draft = {}, .lookup = {}};
+  Prospect prospect{.request = &request, .draft = {}, .lookup = {}, .made = {}};
+  double made = 1.0;
+  for (int32_t i = 0; i < kMaxDraftLength; ++i) {
+    if (BreaksOff(request)) made *= request.state->acceptance.going_on().Conditional(i);
+    prospect.made[i] = made;
+  }
   const bool bounded = IsAutomatic(request) && costs_.knows_verify();
   const double plain_step = bounded ? costs_.Verify(num_sequences) : 0.0;
   if (bounded && request.state->balance < -kLargestDebt * plain_step) return prospect;
@@ -121,20 +141,28 @@ DraftPlanner::StepPlan DraftPlanner::PlanAtDepth(const std::vector<Prospect>& pr
                                                  int32_t num_prefill_tokens, int32_t depth,
                                                  double least_survival) const {
   StepPlan step;
-  int32_t num_rows = num_prefill_tokens;
+  double num_rows = num_prefill_tokens;
   int32_t num_drafting = 0;
-  int32_t longest = 0;
+  double longest = 0.0;
   for (const Prospect& prospect : prospects) {
     step.plans.push_back(PlanOne(prospect, depth, least_survival, &step.tokens));
     const DraftPlan& plan = step.plans.back();
-    num_rows += 1 + plan.num_draft_tokens;
-    if (plan.source == DraftSource::kDraft) {
-      ++num_drafting;
-      longest = std::max(longest, plan.num_draft_tokens);
-      step.seconds += prospect.request->num_missing_tokens * costs_.DraftPrefillToken();
+    num_rows += 1;
+    if (plan.source != DraftSource::kDraft) {
+      num_rows += plan.num_draft_tokens;
+      continue;
     }
+    // As many as are expected; the one that ends a draft early is run too.
+    const auto made = prospect.made.begin();
+    const double num_made = std::accumulate(made, made + plan.num_draft_tokens, 0.0);
+    num_rows += num_made;
+    longest = std::max(longest, 1.0 + num_made - prospect.made[plan.num_draft_tokens - 1]);
+    ++num_drafting;
+    step.seconds += prospect.request->num_missing_tokens * costs_.DraftPrefillToken();
   }
-  step.seconds += costs_.Verify(num_rows) + costs_.Propose(num_drafting, longest);
+  step.seconds +=
+      Between(num_rows, [&](int32_t rows) { return costs_.Verify(rows); }) +
+      Between(longest, [&](int32_t tokens) { return costs_.Propose(num_drafting, tokens); });
   return step;
 }
 
@@ -193,7 +221,7 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
       request.state->balance += StartingBalance() * costs_.Verify(num_sequences);
     }
     const bool plain = calibrating && IsAutomatic(request);
-    prospects.push_back(plain ? Prospect{.request = &request, .draft = {}, .lookup = {}}
+    prospects.push_back(plain ? Prospect{.request = &request, .draft = {}, .lookup = {}, .made = {}}
                               : ProspectOf(request, num_sequences));
   }
   if (!costs_.knows_verify()) {
@@ -222,7 +250,7 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
     DraftPlan& plan = best.plans[i];
     const DraftRequest& request = requests[i];
     if (plan.num_draft_tokens > 0) {
-      if (request.greedy && IsAutomatic(request)) plan.min_confidence = min_confidence;
+      if (BreaksOff(request)) plan.min_confidence = min_confidence;
     } else if (calibrating && IsAutomatic(request)) {
       plan.reason = bypass::kCalibrating;
     } else if (!TryProbe(request, num_sequences, &plan)) {

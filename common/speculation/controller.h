@@ -30,9 +30,9 @@ inline constexpr std::string_view kCalibrating = "calibrating";     // measuring
 inline constexpr std::string_view kNoDraft = "no_draft";            // the draft gave nothing
 inline constexpr std::string_view kDraftFailed = "draft_failed";    // it refused this sequence
 inline constexpr std::string_view kDraftContext = "draft_context";  // beyond the draft's context
-inline constexpr std::string_view kOtherHalf = "other_half";  // its half is drafted for later
+inline constexpr std::string_view kOtherHalf = "other_half";        // its half is drafted for later
 inline constexpr std::string_view kAll[] = {
-    kOff,       kDraftDown, kCatchingUp,  kNoPages, kNoSlot,      kNotWorthIt,  kNoMatch,
+    kOff,       kDraftDown, kCatchingUp,  kNoPages, kNoSlot,      kNotWorthIt,   kNoMatch,
     kLastToken, kNoRows,    kCalibrating, kNoDraft, kDraftFailed, kDraftContext, kOtherHalf};
 }  // namespace bypass
 inline constexpr std::string_view kProbe = "probe";  // drafted to see whether it pays again
@@ -43,11 +43,15 @@ class SourceAcceptance {
   SourceAcceptance();
   const AcceptanceEstimate& Of(DraftSource source, int32_t match_length) const;
   AcceptanceEstimate& Of(DraftSource source, int32_t match_length);
+  // How often the draft model goes on at a token, and does not break off for want of confidence.
+  const AcceptanceEstimate& going_on() const { return going_on_; }
+  AcceptanceEstimate& going_on() { return going_on_; }
   // Starts from what `all`, of every sequence, says.
   void SetPriors(const SourceAcceptance& all);
 
  private:
   std::array<AcceptanceEstimate, 4> estimates_;
+  AcceptanceEstimate going_on_;
 };
 
 // What the planner remembers of one sequence.
@@ -138,6 +142,8 @@ class DraftPlanner {
     const DraftRequest* request;
     Survival draft;
     Survival lookup;
+    // That the draft model makes so many tokens and more, if it is asked for them.
+    std::array<double, kMaxDraftLength> made;
   };
   // A plan for the whole step, and what it promises.
   struct StepPlan {

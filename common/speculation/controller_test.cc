@@ -255,6 +255,28 @@ TEST_F(SinglePlan, PrefersALookupOverTheModelWhenItMatchesLong) {
   EXPECT_EQ(Plan().source, DraftSource::kDraft);
 }
 
+// Where rows are dear: half of the drafts end at once, what the others make is right.
+TEST(DraftPlannerTest, ADraftIsPricedByWhatItIsExpectedToMake) {
+  DraftPlanner planner;
+  for (int32_t rows = 1; rows <= 8; ++rows) planner.costs().ObserveVerify(rows, 0.5 + 0.5 * rows);
+  planner.costs().ObservePropose(1, 1, 0.1);
+  planner.costs().ObservePropose(1, 2, 0.2);
+  const auto drafts = [&](bool greedy) {
+    SequenceDraftState state;
+    for (int32_t i = 0; i < 200; ++i) {
+      const int32_t made = i % 2;
+      state.acceptance.Of(DraftSource::kDraft, 0).Record(1, made);
+      state.acceptance.going_on().Record(1, made);
+    }
+    const DraftRequest request = {
+        .state = &state, .allow_lookup = false, .max_tokens = 1, .greedy = greedy};
+    const DraftPlan plan = planner.Plan({request}, 0)[0];
+    return plan.num_draft_tokens > 0 && !plan.probe;
+  };
+  EXPECT_TRUE(drafts(true));    // 1.5 tokens for 1.25 + 0.1
+  EXPECT_FALSE(drafts(false));  // it never breaks off: 1.5 + 0.1
+}
+
 TEST_F(SinglePlan, NeverExceedsWhatMayBeCommitted) {
   for (int32_t max_tokens = 0; max_tokens <= kMaxDraftLength; ++max_tokens) {
     request_.max_tokens = max_tokens;

@@ -54,13 +54,17 @@ void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
       house_ += won / plain_step / num_sequences;
       AcceptanceEstimate& own = state.acceptance.Of(outcome.plan.source, outcome.plan.match_length);
       if (outcome.plan.probe) own.Fade(kProbeFade);
-      // A draft that was broken off, for want of confidence, cost its time as one that was refused
-      // there.
+      // A draft that was broken off, for want of confidence, gained as little as one that was
+      // refused there.
       const int32_t num_tried =
           std::min(outcome.num_draft_tokens + 1, outcome.plan.num_draft_tokens);
       own.Record(num_tried, outcome.num_accepted);
       acceptance_.Of(outcome.plan.source, outcome.plan.match_length)
           .Record(num_tried, outcome.num_accepted);
+      if (outcome.plan.source == DraftSource::kDraft) {
+        state.acceptance.going_on().Record(outcome.plan.num_draft_tokens, outcome.num_draft_tokens);
+        acceptance_.going_on().Record(outcome.plan.num_draft_tokens, outcome.num_draft_tokens);
+      }
       const bool failed = outcome.plan.probe && outcome.num_accepted < outcome.num_draft_tokens;
       state.probe_interval =
           failed ? std::clamp(2 * state.probe_interval, kFirstProbeInterval, kLastProbeInterval)
