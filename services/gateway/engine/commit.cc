@@ -38,8 +38,12 @@ void Engine::Impl::LearnCosts(const Round& round, int32_t num_rows, bool was_ove
   if (num_decode_rows == 0) {
     pacer_.ObserveAlone(round.num_prefill_tokens, seconds);
   } else if (costs.knows_verify()) {
-    pacer_.ObserveMixed(round.num_prefill_tokens, seconds, costs.Verify(num_decode_rows),
-                        costs.RowSeconds(num_decode_rows));
+    pacer_.ObserveMixed({.num_tokens = round.num_prefill_tokens,
+                         .num_other_rows = num_decode_rows,
+                         .num_prompts = round.num_prompts,
+                         .seconds = seconds,
+                         .plain_seconds = costs.Verify(num_decode_rows),
+                         .row_seconds = costs.RowSeconds(num_decode_rows)});
   }
 }
 

@@ -58,6 +58,7 @@ class Engine::Impl {
     std::vector<Entry> ahead;   // decodes whose drafts are made meanwhile, for the next round
     bool may_be_ahead = false;  // at least two have drafts
     int32_t num_prefill_tokens = 0;
+    int32_t num_prompts = 0;  // that wait for their first token
     WorkerStep propose;
     std::vector<Sequence*> proposing;  // of propose.sequences
     bool has_proposals = false;        // else it only fills the draft's cache

@@ -100,8 +100,8 @@ int32_t Engine::Impl::PrefillBudget(int32_t num_decoding, int32_t num_prefilling
   const int32_t most = std::max(1, target_.facts->max_step_tokens - num_decoding);
   if (num_decoding == 0) return most;
   const StepCosts& costs = planner_.costs();
-  return std::min(
-      most, pacer_.Budget(costs.knows_verify() ? costs.Verify(num_decoding) : 0.0, num_prefilling));
+  const double plain_seconds = costs.knows_verify() ? costs.Verify(num_decoding) : 0.0;
+  return std::min(most, pacer_.Budget(plain_seconds, num_prefilling, num_decoding));
 }
 
 // Prompt tokens of each in the next step. Another comes first each time: a budget that is
@@ -128,6 +128,8 @@ Engine::Impl::Round Engine::Impl::Schedule() {
   Round round;
   const std::vector<Sequence*> active = ChooseActive();
   const std::vector<int32_t> shares = SharesOf(active);
+  round.num_prompts = static_cast<int32_t>(std::count_if(
+      active.begin(), active.end(), [](const Sequence* one) { return !one->is_decoding(); }));
   for (size_t i = 0; i < active.size(); ++i) {
     Sequence* sequence = active[i];
     Entry entry{.sequence = sequence, .plan = {}, .draft_token_ids = {}};
