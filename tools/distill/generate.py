@@ -70,9 +70,9 @@ class Generator:
 
     @torch.no_grad()
     def run(self, given, mode, temperature, answers_only=False):
-        """given [rows, positions]: ids, -1 from where the teacher writes; mode [rows]: whose
-        turn it is there; temperature [rows]: of answers."""
-        rows, positions, device = self.rows, self.positions, self.teacher.device
+        """given [rows, positions or fewer]: ids, -1 from where the teacher writes; mode [rows]:
+        whose turn it is there; temperature [rows]: of answers."""
+        (rows, positions), device = given.shape, self.teacher.device
         bridge_length = self.bridges.shape[1]
         start = self.shared_prefix(given)
         data = Data(tokens=given.clamp(min=0).int(),

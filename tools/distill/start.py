@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.nn.attention import sdpa_kernel
 
 from . import blocks
-from .teacher import ATTENTION
+from .attention import ATTENTION
 
 
 def merged(layers, group):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.nn.attention import sdpa_kernel
 
 from . import blocks
-from .teacher import ATTENTION
+from .attention import ATTENTION
 
 PARTS = ("norm1", "norm2", "wq", "wkv", "wo", "wgu", "wd")
 

@@ -5,11 +5,8 @@ import dataclasses
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from . import blocks
-
-ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+from . import attention, blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +64,9 @@ class Teacher:
         self.device = device
         self.dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
         self.compiled = blocks.Compiled(device)
+        self.attend = attention.fastest(self.shape.kv_heads,
+                                        self.shape.heads // self.shape.kv_heads,
+                                        self.shape.head_dim, device)
 
         def tensor(array):
             return torch.tensor(array, device=device)
@@ -109,8 +109,7 @@ class Teacher:
             # The query heads of one key head are queries of one position.
             q = q.reshape(rows, shape.kv_heads, -1, shape.head_dim)
             seen = cache[i, :, :, :, : position + 1]
-            with sdpa_kernel(ATTENTION):
-                attended = F.scaled_dot_product_attention(q, seen[0], seen[1])
+            attended = self.attend(q, seen[0], seen[1])
             x = self.compiled.after_attention(x, attended.reshape(rows, -1), layers["wo"][i],
                                               layers["norm2"][i], layers["wgu"][i],
                                               layers["wd"][i], shape.eps)
