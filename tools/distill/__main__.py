@@ -11,6 +11,8 @@ import torch
 
 from . import export
 from .generate import ChatIds, Generator, generate
+from .measure import ANSWER_TOKENS
+from .ranks import Ranks
 from .teacher import Teacher
 from .train import count_ids, train
 
@@ -31,35 +33,65 @@ def split_prompts(file, key):
     return np.split(ids, ends[:-1])
 
 
-def training_batches(file, key, rows, positions, device, seed):
-    """Batches of beginnings in random order, again and again."""
+def training_batches(file, key, rows, positions, ranks, seed):
+    """Batches of beginnings in random order, again and again; each rank has its own."""
     prompts, modes = split_prompts(file, key), file[key + "_modes"]
     random = np.random.default_rng(seed)
+    own = np.arange(ranks.number, len(prompts), ranks.count)
     while True:
-        order = random.permutation(len(prompts))
+        order = random.permutation(own)
         for begin in range(0, max(1, len(order) - rows + 1), rows):
             chosen = np.resize(order[begin:begin + rows], rows)
             temperature = random.choice([0.0, 0.0, 0.7, 1.0], rows).astype(np.float32)
-            yield (given_rows([prompts[i] for i in chosen], rows, positions, device),
-                   torch.from_numpy(modes[chosen].astype(np.int64)).to(device),
-                   torch.from_numpy(temperature).to(device))
+            yield (given_rows([prompts[i] for i in chosen], rows, positions, ranks.device),
+                   torch.from_numpy(modes[chosen].astype(np.int64)).to(ranks.device),
+                   torch.from_numpy(temperature).to(ranks.device))
 
 
-def held_out_data(file, generator, device):
-    """Answers to the evaluation prompts, with their temperatures: all greedy, then all at the
-    first of HELD_OUT_HEATS, and so on."""
-    prompts = split_prompts(file, "held_out")
-    rows, count = generator.rows, len(prompts)
-    heats = [heat for heat in HELD_OUT_HEATS for _ in prompts][:rows]
+def held_out_heats(prompts, rows):
+    """Temperatures of the answers: all greedy, then all at the first of HELD_OUT_HEATS, ..."""
+    return [heat for heat in HELD_OUT_HEATS for _ in prompts][:rows]
+
+
+def held_out_answers(prompts, generator, device):
+    """Answers to the evaluation prompts, at those temperatures."""
+    rows = generator.rows
+    heats = held_out_heats(prompts, rows)
     temperature = torch.zeros(rows, device=device)
     temperature[:len(heats)] = torch.tensor(heats, device=device)
-    chosen = [prompts[i % count] for i in range(rows)]
-    data = generator.run(given_rows(chosen, rows, generator.positions, device),
+    chosen = [prompts[i % len(prompts)] for i in range(rows)]
+    positions = min(generator.positions, max(map(len, prompts)) + ANSWER_TOKENS)
+    data = generator.run(given_rows(chosen, rows, positions, device),
                          torch.ones(rows, dtype=torch.long, device=device), temperature,
                          answers_only=True)
-    data = type(data)(*(getattr(data, name)[:len(heats)].clone()
+    return type(data)(*(getattr(data, name)[:len(heats)].clone()
                         for name in data.__dataclass_fields__))
-    return data, file["held_out_classes"].tolist(), heats
+
+
+def written(groups, teacher, file, ranks, out):
+    """The text of all ranks, and the first one's answers to the held-out prompts."""
+    chat = ChatIds(int(file["end"]), tuple(file["bridge_" + turn].tolist()
+                                        for turn in ("user", "assistant")))
+    prompts = split_prompts(file, "held_out")
+    heats = held_out_heats(prompts, groups[0]["rows"])
+    datasets, answers = [], []
+    for index, group in enumerate(groups):
+        generator = Generator(teacher, chat, group["rows"], group["positions"])
+        if index == 0 and ranks.number == 0:
+            answers = [held_out_answers(prompts, generator, ranks.device)]
+            np.savez_compressed(os.path.join(out, "held_out.npz"), heats=heats, **{
+                name: getattr(answers[0], name).cpu().numpy()
+                for name in ("tokens", "argmax", "weight")})
+        seed = index + len(groups) * ranks.number
+        torch.manual_seed(seed)
+        batches = training_batches(file, group["prompts"], group["rows"], group["positions"],
+                                   ranks, seed)
+        datasets += generate(generator, batches, group["seconds"], group["max_tokens"])
+        del generator
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return ranks.everyones(datasets), (ranks.everyones(answers)[0],
+                                       file["held_out_classes"].tolist(), heats)
 
 
 def run(args):
@@ -70,35 +102,23 @@ def run(args):
     with open(args.drafts) as file:
         plan = json.load(file)
     os.makedirs(args.out, exist_ok=True)
+    ranks = Ranks(device)
     teacher, file = Teacher(args.target, device), np.load(args.prompts)
-    chat = ChatIds(int(file["end"]), tuple(file["bridge_" + turn].tolist()
-                                        for turn in ("user", "assistant")))
     print(f"teacher read  {time.time() - begin:.0f} s", file=sys.stderr, flush=True)
-    datasets, held_out = [], None
-    for index, group in enumerate(plan["data"]):
-        generator = Generator(teacher, chat, group["rows"], group["positions"])
-        if held_out is None:
-            held_out = held_out_data(file, generator, device)
-            np.savez_compressed(os.path.join(args.out, "held_out.npz"), heats=held_out[2], **{
-                name: getattr(held_out[0], name).cpu().numpy()
-                for name in ("tokens", "argmax", "weight")})
-            print(f"held-out answers  {time.time() - begin:.0f} s", file=sys.stderr, flush=True)
-        batches = training_batches(file, group["prompts"], group["rows"], group["positions"],
-                                   device, index)
-        datasets += generate(generator, batches, group["seconds"], group["max_tokens"])
-        del generator
-        torch.cuda.empty_cache()
+    datasets, held_out = written(plan["data"], teacher, file, ranks, args.out)
+    ranks.part()
     counts = count_ids(datasets, teacher.shape.vocab)
-    written = sum(int((data.weight > 0).sum()) for data in datasets)
-    np.save(os.path.join(args.out, "id_counts.npy"), counts.cpu().numpy())
+    tokens = sum(int((data.weight > 0).sum()) for data in datasets)
+    if ranks.number == 0:
+        np.save(os.path.join(args.out, "id_counts.npy"), counts.cpu().numpy())
     order = counts.sort(descending=True).values.cumsum(0) / counts.sum()
     for size in (4096, 8192, 12288, 16384, 24576, 32768):
         if size < len(order):
             print(f"the {size} most frequent ids are {order[size - 1]:.4f} of the text",
                   file=sys.stderr)
-    print(f"{written / 1e6:.2f} M tokens  {time.time() - begin:.0f} s", file=sys.stderr, flush=True)
-    for spec in plan["drafts"]:
-        spec["data_tokens"] = written
+    print(f"{tokens / 1e6:.2f} M tokens  {time.time() - begin:.0f} s", file=sys.stderr, flush=True)
+    for spec in filter(ranks.trains, plan["drafts"]):
+        spec["data_tokens"] = tokens
         student = train(spec, teacher, datasets, held_out, counts, args.out)
         export.pack(student.state_dict(), spec, os.path.join(args.out, spec["name"] + ".pack"),
                     spec.get("travels_as", "F16"))

@@ -101,9 +101,9 @@ def long_prompts(count, chance):
 def seeds(count, chance):
     for _ in range(count):
         kind = chance.random()
-        if kind < 0.1:
+        if kind < 0.2:
             yield ""
-        elif kind < 0.55:
+        elif kind < 0.6:
             yield fill(chance.choice(words.OPENINGS), chance)
         else:  # the first words of a template
             parts = fill(chance.choice(words.TEMPLATES), chance).split(" ")
