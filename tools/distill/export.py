@@ -8,34 +8,41 @@ import torch
 PART_BYTES = 15 << 20
 
 
-def arrays_of(state, half=np.float16):
-    """GGUF names and arrays of a student's state."""
-    arrays = {"token_embd.weight": state["embedding"], "output_norm.weight": state["final_norm"]}
+def parts_of(state):
+    """GGUF names, and the parts of a student's state that they are."""
+    parts = {"token_embd.weight": state["embedding"], "output_norm.weight": state["final_norm"]}
     for i in range(len(state["wq"])):
         layer = {"attn_norm": state["norm1"][i], "ffn_norm": state["norm2"][i],
                  "attn_q": state["wq"][i], "attn_k": state["wkv"][i, 0],
                  "attn_v": state["wkv"][i, 1], "attn_output": state["wo"][i],
                  "ffn_gate": state["wgu"][i, 0], "ffn_up": state["wgu"][i, 1],
                  "ffn_down": state["wd"][i]}
-        arrays |= {f"blk.{i}.{name}.weight": value for name, value in layer.items()}
+        parts |= {f"blk.{i}.{name}.weight": value for name, value in layer.items()}
+    return parts
+
+
+def arrays_of(state, half=np.float16):
+    """GGUF names and arrays of a student's state."""
     return {name: value.detach().float().cpu().numpy().astype(np.float32 if value.dim() == 1
                                                               else half)
-            for name, value in arrays.items()}
+            for name, value in parts_of(state).items()}
 
 
 def pack(state, spec, prefix, kind):
     """Writes <prefix>.json and <prefix>.0, .1, ...: files small enough to travel. Matrices in
-    `kind`: F16, or Q8_0 or Q4_0, which GGUF files of that type keep as they are."""
+    `kind`: F16, or one that GGUF files of that type keep as it is; the embedding beside Q4_1
+    in Q8_0."""
     import gguf
-    arrays = arrays_of(state)
+    arrays = arrays_of(state, np.float16 if kind == "F16" else np.float32)
     blob, tensors = bytearray(), []
     for name, array in arrays.items():
         short = kind != "F16" and array.ndim == 2
+        own = "Q8_0" if (name, kind) == ("token_embd.weight", "Q4_1") else kind
         data = gguf.quants.quantize(array.astype(np.float32),
-                                    gguf.GGMLQuantizationType[kind]).tobytes() \
+                                    gguf.GGMLQuantizationType[own]).tobytes() \
             if short else array.tobytes()
         tensors.append({"name": name, "shape": array.shape, "offset": len(blob),
-                        "bytes": len(data), "dtype": kind if short else str(array.dtype)})
+                        "bytes": len(data), "dtype": own if short else str(array.dtype)})
         blob += data
     parts = range(0, len(blob), PART_BYTES)
     for index, begin in enumerate(parts):
@@ -55,7 +62,7 @@ def unpack(prefix):
     arrays = {}
     for entry in index["tensors"]:
         data = np.frombuffer(blob, np.uint8, entry["bytes"], entry["offset"])
-        if entry["dtype"] in ("Q4_0", "Q8_0"):
+        if entry["dtype"] in ("Q4_0", "Q4_1", "Q8_0"):
             values = gguf.quants.dequantize(data.reshape(entry["shape"][0], -1),
                                             gguf.GGMLQuantizationType[entry["dtype"]])
         else:

@@ -24,11 +24,17 @@ class Plain:
 
 
 def rounded(matrix, kind):
-    """The values of a matrix after a round trip through Q4_0 or Q8_0."""
+    """The values of a matrix after a round trip through Q4_0, Q4_1 or Q8_0."""
     groups = matrix.detach().float().unflatten(-1, (-1, 32))
     if kind == "Q8_0":
         scale = groups.abs().amax(-1, keepdim=True) / 127
         codes = torch.round(groups / scale.clamp(min=1e-12))
+    elif kind == "Q4_1":
+        least = groups.amin(-1, keepdim=True)
+        scale = (groups.amax(-1, keepdim=True) - least) / 15
+        inverse = torch.where(scale == 0, 0.0, 1 / scale)
+        codes = torch.trunc((groups - least) * inverse + 0.5).clamp(0, 15)
+        return (codes * scale.half().float() + least.half().float()).flatten(-2)
     else:
         largest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
         scale = largest / -8
@@ -38,7 +44,8 @@ def rounded(matrix, kind):
 
 
 class Rounded:
-    """A draft as it is after export: its matrices in `kind`."""
+    """A draft as it is after export: its matrices in `kind`, its embedding in Q8_0 if that is
+    Q4_1, as the shipped draft has it. Gradients made inside are those of the rounded values."""
 
     def __init__(self, student, kind):
         self.student, self.kind, self.saved = student, kind, {}
@@ -47,7 +54,8 @@ class Rounded:
         for name, parameter in self.student.named_parameters():
             if "norm" not in name:
                 self.saved[name] = parameter.data
-                parameter.data = rounded(parameter, self.kind)
+                kind = "Q8_0" if (name, self.kind) == ("embedding", "Q4_1") else self.kind
+                parameter.data = rounded(parameter, kind)
 
     def __exit__(self, *_):
         for name, parameter in self.student.named_parameters():
@@ -123,7 +131,7 @@ def sampled(student, teacher, data, rows, temperature):
 def report(student, teacher, data, classes, temperatures):
     """Everything; `temperatures` [rows] of the data."""
     result = greedy(student, teacher, data, classes)
-    for kind in ("Q8_0", "Q4_0"):
+    for kind in ("Q8_0", "Q4_1", "Q4_0"):
         with Rounded(student, kind):
             short = greedy(student, teacher, data, classes)
             result[f"greedy, {kind}"] = short["greedy"]

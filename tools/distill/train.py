@@ -1,5 +1,6 @@
 """Trains one student on data that stays on the device; time decides how long."""
 
+import contextlib
 import json
 import math
 import os
@@ -10,12 +11,13 @@ import time
 import torch
 
 from . import blocks
+from .export import parts_of
 from .loss import CHUNK, HeadLoss, chunk_gradient
-from .measure import greedy, report
+from .measure import Rounded, greedy, report
 from .muon import Muon
 from .start import init_embedding, shortened
 from .student import Student
-from .teacher import Shape
+from .teacher import Shape, read_gguf
 
 
 def count_ids(datasets, vocab):
@@ -41,6 +43,8 @@ def shape_of(spec, teacher_shape):
 
 def new_student(spec, teacher, id_counts, tokens):
     """tokens [rows, positions]: what to choose heads and neurons by, if layers are merged."""
+    if "start" in spec:
+        return trained_before(spec["start"], teacher)
     shape = shape_of(spec, teacher.shape)
     kept = id_counts.topk(shape.vocab - 1).indices
     student = Student(shape, kept, teacher.shape.vocab, teacher.compiled, teacher.device)
@@ -48,6 +52,19 @@ def new_student(spec, teacher, id_counts, tokens):
     if not isinstance(spec["layers"], int):
         layers = shortened(teacher, spec["layers"], shape.heads, shape.kv_heads, shape.ffn, tokens)
         student.start_from(layers)
+    return student
+
+
+@torch.no_grad()
+def trained_before(path, teacher):
+    """The student that a GGUF of a trimmed draft holds."""
+    import gguf
+    shape, arrays = read_gguf(path)
+    kept = torch.tensor(gguf.GGUFReader(path).get_field("tandem.draft.kept_ids").contents(),
+                        device=teacher.device)
+    student = Student(shape, kept, teacher.shape.vocab, teacher.compiled, teacher.device)
+    for name, part in parts_of(student.state_dict()).items():
+        part.copy_(torch.tensor(arrays[name]))
     return student
 
 
@@ -111,6 +128,11 @@ def loss_of(student, teacher_head, data, rows, tables, sharpness, kernel):
                           kernel)
 
 
+def format_of(student, spec):
+    """What a draft that is shipped in `rounded` is trained in: it learns to live with it."""
+    return Rounded(student, spec["rounded"]) if "rounded" in spec else contextlib.nullcontext()
+
+
 def train(spec, teacher, datasets, held_out, id_counts, out, seed=0):
     """held_out: data, classes and temperatures, as measure.report wants them. Trains by `spec`,
     writes `out`/<name>.pt and .json, and returns the student."""
@@ -131,9 +153,10 @@ def train(spec, teacher, datasets, held_out, id_counts, out, seed=0):
         progress = spent / spec["seconds"]
         if progress >= 1.0 or step >= spec.get("steps", math.inf):
             break
-        loss, matches = loss_of(student, teacher_head, data, rows, tables,
-                                spec.get("sharpness", 0.2), kernel)
-        loss.backward()
+        with format_of(student, spec):
+            loss, matches = loss_of(student, teacher_head, data, rows, tables,
+                                    spec.get("sharpness", 0.2), kernel)
+            loss.backward()
         for stepper, rates in zip(steppers, peak):
             for group, rate in zip(stepper.param_groups, rates):
                 group["lr"] = rate * learning_rate(progress)
@@ -146,17 +169,18 @@ def train(spec, teacher, datasets, held_out, id_counts, out, seed=0):
         if begin is not None and spent >= next_report:
             values = {"step": step, "seconds": round(spent, 1), "visited": visited,
                       "loss": loss.item(), "matches": matches.item()}
-            if len(log) % 8 == 7:
-                values |= greedy(student, teacher, *held_out[:2])
+            if len(log) % 8 == (0 if "start" in spec else 7):
+                with format_of(student, spec):
+                    values |= greedy(student, teacher, *held_out[:2])
             log.append(values)
             print(f"{spec['name']}  " + "  ".join(
                 f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items()
                 if not k.startswith("greedy/")), file=sys.stderr, flush=True)
             next_report = spent + max(2.0, spec["seconds"] / 25)
+    torch.save(student.state_dict(), path + ".pt")
     result = report(student, teacher, *held_out)
     summary = {"spec": spec, "parameters": student.shape.parameters, "steps": step,
                "visited": visited, "result": result, "log": log}
-    torch.save(student.state_dict(), path + ".pt")
     with open(path + ".json", "w") as file:
         json.dump(summary, file, indent=1)
     print(f"{spec['name']}  done  {student.shape.parameters / 1e6:.1f} M parameters  {result}",
