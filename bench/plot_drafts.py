@@ -29,9 +29,14 @@ def speed(acceptance, cost, row):
     return best
 
 
+def greedy(draft, key="greedy"):
+    """Of a draft that was trained in a format: in that."""
+    return draft["result"][f"{key}, {draft['rounded']}" if "rounded" in draft else key]
+
+
 def promised(draft):
     """Speeds by name of the machine."""
-    acceptance = draft["result"]["greedy"]
+    acceptance = greedy(draft)
     return {"CPU": speed(acceptance, draft["millions"] / TARGET_MILLIONS, CPU_ROW)} | {
         name: speed(acceptance, cost, 0.0) for name, cost in SHAPES.items()}
 
@@ -43,7 +48,7 @@ def table(drafts):
     for draft in drafts:
         speeds = promised(draft)
         lines.append(f"| {draft['name']} | {draft['millions']:.1f} M | "
-                     f"{draft['result']['greedy']:.3f} | {draft['result']['chain_of_4']:.2f} | "
+                     f"{greedy(draft):.3f} | {greedy(draft, 'chain_of_4'):.2f} | "
                      + " | ".join(f"{speeds[column]:.2f}" for column in columns) + " |")
     return "\n".join(lines)
 
@@ -58,12 +63,12 @@ def draw(drafts, out):
     for key, label in (("greedy", "greedy"), ("rejection at 1.0", "REJECTION, temperature 1"),
                        ("coupled at 1.0", "COUPLED, temperature 1")):
         known = [d for d in drafts if key in d["result"]]
-        axes[0].scatter([d["millions"] for d in known], [d["result"][key] for d in known],
-                        label=label)
+        rates = [greedy(d) if key == "greedy" else d["result"][key] for d in known]
+        axes[0].scatter([d["millions"] for d in known], rates, label=label)
     for draft in drafts:
-        axes[0].annotate(draft["name"], (draft["millions"], draft["result"]["greedy"]),
+        axes[0].annotate(draft["name"], (draft["millions"], greedy(draft)),
                          textcoords="offset points", xytext=(4, 5), fontsize=8)
-    axes[0].set(ylabel="acceptance rate", ylim=(0.35, 0.8))
+    axes[0].set(ylabel="acceptance rate", ylim=(0.35, 0.85))
     for name in ("CPU", *SHAPES):
         axes[1].scatter(sizes, [promised(draft)[name] for draft in drafts], label=name)
     axes[1].set(ylabel="promised speed over plain decoding", ylim=(1, None))
