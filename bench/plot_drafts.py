@@ -29,14 +29,14 @@ def speed(acceptance, cost, row):
     return best
 
 
-def greedy(draft, key="greedy"):
+def rate(draft, key="greedy"):
     """Of a draft that was trained in a format: in that."""
     return draft["result"][f"{key}, {draft['rounded']}" if "rounded" in draft else key]
 
 
 def promised(draft):
     """Speeds by name of the machine."""
-    acceptance = greedy(draft)
+    acceptance = rate(draft)
     return {"CPU": speed(acceptance, draft["millions"] / TARGET_MILLIONS, CPU_ROW)} | {
         name: speed(acceptance, cost, 0.0) for name, cost in SHAPES.items()}
 
@@ -48,7 +48,7 @@ def table(drafts):
     for draft in drafts:
         speeds = promised(draft)
         lines.append(f"| {draft['name']} | {draft['millions']:.1f} M | "
-                     f"{greedy(draft):.3f} | {greedy(draft, 'chain_of_4'):.2f} | "
+                     f"{rate(draft):.3f} | {rate(draft, 'chain_of_4'):.2f} | "
                      + " | ".join(f"{speeds[column]:.2f}" for column in columns) + " |")
     return "\n".join(lines)
 
@@ -63,17 +63,20 @@ def draw(drafts, out):
     for key, label in (("greedy", "greedy"), ("rejection at 1.0", "REJECTION, temperature 1"),
                        ("coupled at 1.0", "COUPLED, temperature 1")):
         known = [d for d in drafts if key in d["result"]]
-        rates = [greedy(d) if key == "greedy" else d["result"][key] for d in known]
-        axes[0].scatter([d["millions"] for d in known], rates, label=label)
+        axes[0].scatter([d["millions"] for d in known], [rate(d, key) for d in known],
+                        label=label)
     for draft in drafts:
-        axes[0].annotate(draft["name"], (draft["millions"], greedy(draft)),
-                         textcoords="offset points", xytext=(4, 5), fontsize=8)
+        beside = any(0 < rate(d) - rate(draft) < 0.03 and d["millions"] == draft["millions"]
+                     for d in drafts)
+        axes[0].annotate(draft["name"], (draft["millions"], rate(draft)),
+                         textcoords="offset points", xytext=(4, -11 if beside else 5), fontsize=8)
     axes[0].set(ylabel="acceptance rate", ylim=(0.35, 0.85))
     for name in ("CPU", *SHAPES):
         axes[1].scatter(sizes, [promised(draft)[name] for draft in drafts], label=name)
     axes[1].set(ylabel="promised speed over plain decoding", ylim=(1, None))
     for axis in axes:
         axis.set(xlabel="parameters of the draft, millions", xscale="log")
+        axis.set_xlim(4, 240)
         axis.set_xticks([5, 10, 20, 40, 80, 120], labels=["5", "10", "20", "40", "80", "120"])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
