@@ -73,8 +73,14 @@ void AddScheduling(CLI::App& command, ServeOptions& options) {
       ->check(CLI::Range(0.1, 3600.0))
       ->capture_default_str();
   command
+      .add_option("--stream-messages", options.stream_messages,
+                  "messages a second of all streams: where steps make more, tokens of several "
+                  "travel together; 0: no limit")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str();
+  command
       .add_option("--stream-interval", options.stream_interval_s,
-                  "seconds between messages of a stream; tokens of several steps travel together")
+                  "seconds between messages of a stream at least, however few there are")
       ->check(CLI::Range(0.0, 10.0))
       ->capture_default_str();
   command
@@ -183,7 +189,8 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
       {"--max-requests-per-client", absl::StrCat(options.max_requests_per_client),
        "--max-queued-tokens", absl::StrCat(options.max_queued_tokens), "--slow-client-timeout",
        absl::StrCat(options.slow_client_timeout_s), "--pipelining", options.pipelining,
-       "--stream-interval", absl::StrCat(options.stream_interval_s), "--prefill-stretch",
+       "--stream-messages", absl::StrCat(options.stream_messages), "--stream-interval",
+       absl::StrCat(options.stream_interval_s), "--prefill-stretch",
        absl::StrCat(options.prefill_stretch)});
   if (!options.prefix_cache) gateway.argv.push_back("--no-prefix-cache");
   if (!resolved.models.draft.empty()) {

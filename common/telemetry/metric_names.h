@@ -79,6 +79,7 @@ enum class Metric : int8_t {
   kVramFree,
   kVramBudget,
   kVramUnaccounted,
+  kStreamMessages,
   kStreamSendBlocked,
   kStreamBuffered,
   kModelLoadDuration,
@@ -259,6 +260,11 @@ inline constexpr std::array<MetricSpec, static_cast<size_t>(Metric::kCount)> kMe
       {"tandem_vram_unaccounted_bytes", kGauge,
        "Used memory of the device that is in no series of tandem_vram_bytes: other programs, "
        "contexts, fragments. 0 while pages of the pool were never touched."},
+      {"tandem_stream_messages_total",
+       kCounter,
+       "Messages of streams, by what they tell. A delta has the tokens of one step, or of several "
+       "where steps make more messages than --stream-messages.",
+       {{{"event", "started|delta|finished"}}}},
       {"tandem_stream_send_blocked_seconds",
        kHistogram,
        "How long a message of a stream waited until the connection took it.",

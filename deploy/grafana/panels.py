@@ -195,6 +195,11 @@ LATENCY = Dashboard(
               "waits.", "s", quantiles("tandem_stream_send_blocked_seconds")),
         Panel("Text that waits for clients", "Of all streams.", "bytes",
               (Query("sum(tandem_stream_buffered_bytes{$S})", "bytes"),)),
+        Panel("Tokens in a message", "More than a step makes: many streams share the messages "
+              "of --stream-messages, or clients read slowly.", "short",
+              (Query(ratio(total("tandem_generation_tokens_total"),
+                           total("tandem_stream_messages_total", labels=', event="delta"')),
+                     "tokens"),)),
     ))
 
 WORKERS = Dashboard(

@@ -223,6 +223,11 @@ bool ToMessage(const StreamBuffer::Event& event, const StreamDescription& stream
   return !delta.text().empty() || !delta.token_ids().empty() || !delta.logprobs().empty();
 }
 
+const char* EventName(const v1::GenerateResponse& response) {
+  if (response.has_started()) return "started";
+  return response.has_delta() ? "delta" : "finished";
+}
+
 void ToMessage(const WorkerDescription& worker, bool is_up, v1::WorkerInfo* message) {
   message->set_name(worker.name);
   message->set_architecture(worker.architecture);

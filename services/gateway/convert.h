@@ -49,6 +49,9 @@ StreamDescription DescribeStream(const v1::GenerateRequest& message,
 bool ToMessage(const StreamBuffer::Event& event, const StreamDescription& stream,
                v1::GenerateResponse* response);
 
+// "started", "delta" or "finished": the label of a metric.
+const char* EventName(const v1::GenerateResponse& response);
+
 void ToMessage(const WorkerDescription& worker, bool is_up, v1::WorkerInfo* message);
 
 // "stop", "stop_sequence", "length" or "context_full": the label of a metric.

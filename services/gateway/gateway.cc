@@ -31,7 +31,10 @@ Pipelining PipeliningOf(const std::string& option, const std::string& device) {
 }  // namespace
 
 Gateway::Gateway(const GatewayOptions& options)
-    : options_(options), observer_(&metrics_), service_(&observer_) {
+    : options_(options),
+      observer_(&metrics_),
+      writer_(options.stream_messages),
+      service_(&observer_) {
   metrics_.SetInfo(Metric::kBuildInfo,
                    {"gateway", kBuildInfo.version, kBuildInfo.commit, kBuildInfo.cuda});
 }

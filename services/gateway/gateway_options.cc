@@ -30,6 +30,18 @@ void AddAdmission(CLI::App& app, GatewayOptions& options) {
       ->capture_default_str();
 }
 
+void AddStreams(CLI::App& app, GatewayOptions& options, double& interval_s) {
+  app.add_option("--stream-messages", options.stream_messages,
+                 "messages a second of all streams: where steps make more, tokens of several "
+                 "travel together; 0: no limit")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str();
+  app.add_option("--stream-interval", interval_s,
+                 "seconds between messages of a stream at least, however few there are")
+      ->check(CLI::Range(0.0, 10.0))
+      ->capture_default_str();
+}
+
 }  // namespace
 
 absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* argv) {
@@ -60,10 +72,7 @@ absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* 
                  "seconds for a client that does not read")
       ->check(CLI::Range(0.1, 3600.0))
       ->capture_default_str();
-  app.add_option("--stream-interval", stream_interval_s,
-                 "seconds between messages of a stream; tokens of several steps travel together")
-      ->check(CLI::Range(0.0, 10.0))
-      ->capture_default_str();
+  AddStreams(app, options, stream_interval_s);
   app.add_option("--pipelining", options.pipelining,
                  "drafts for one half of a batch beside the verify of the other; auto: on a GPU, "
                  "where it measures faster")
@@ -85,6 +94,7 @@ absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* 
   const std::pair<const char*, double> numbers[] = {
       {"--drain-timeout", drain_timeout_s},
       {"--slow-client-timeout", slow_client_timeout_s},
+      {"--stream-messages", options.stream_messages},
       {"--stream-interval", stream_interval_s},
       {"--prefill-stretch", options.prefill_stretch}};
   for (const auto& [flag, value] : numbers) {

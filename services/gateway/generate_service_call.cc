@@ -26,6 +26,9 @@ uint64_t RandomNumber() {
 // How long a client that has stopped reading may still fetch the status of its call.
 constexpr absl::Duration kFetchTimeout = absl::Seconds(30);
 
+// So long before a call's deadline nothing waits for more tokens: it would be lost.
+constexpr absl::Duration kLastMoments = absl::Seconds(1);
+
 absl::Duration TimeLeft(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteDuration();
@@ -132,7 +135,7 @@ void GenerateCall::End(absl::Status status) {
   if (is_stuck) {
     FinishUnread(status);
   } else {
-    Write(Clock::Steady().Now());
+    WriteNext(Clock::Steady().Now());
   }
 }
 
@@ -153,32 +156,48 @@ bool GenerateCall::IsCongested() const {
   return buffer_.IsFull();
 }
 
-void GenerateCall::PostToWriter() {
-  if (std::exchange(is_posted_, true)) return;
-  writer_->Post(shared_from_this());
+bool GenerateCall::IsUrgent(absl::Duration now) const {
+  return !buffer_.IsDeltaNext() || buffer_.IsEnding() || buffer_.IsFull() ||
+         next_delta_ == -absl::InfiniteDuration() || now >= arrival_ + time_limit_ - kLastMoments;
 }
 
-absl::Duration GenerateCall::Write(absl::Duration now) {
+void GenerateCall::PostToWriter() {
+  if (!std::exchange(is_posted_, true)) writer_->Post(shared_from_this());
+  if (IsUrgent(Clock::Steady().Now())) writer_->Hurry();
+}
+
+absl::Duration GenerateCall::Write(absl::Duration now, MessageBudget& budget) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!IsUrgent(now) && !is_writing_) {
+      if (now < next_delta_) return next_delta_;
+      if (!budget.Take()) return now;
+    }
+    is_posted_ = false;
+  }
+  WriteNext(now);
+  return absl::InfiniteDuration();
+}
+
+void GenerateCall::WriteNext(absl::Duration now) {
   std::optional<absl::Status> end;
   bool was_full = false;
   {
     const std::lock_guard lock(mutex_);
+    if (is_writing_ || is_finishing_) return;
     was_full = buffer_.IsFull();
-    const bool is_urgent = was_full || buffer_.IsEnding();
-    if (buffer_.IsDeltaNext() && !is_urgent && now < next_delta_) return next_delta_;
-    is_posted_ = false;
-    if (is_writing_ || is_finishing_) return absl::InfiniteDuration();
-    if (buffer_.IsDeltaNext()) next_delta_ = now + stream_interval_;
+    const bool is_delta = buffer_.IsDeltaNext();
     while (!is_writing_) {
       const std::optional<StreamBuffer::Event> event = buffer_.Take();
       if (!event.has_value()) break;
       is_writing_ = ToMessage(*event, stream_, &message_);
     }
+    if (is_delta && is_writing_) next_delta_ = now + stream_interval_;
     ReportBuffered();
     write_start_ = now;
     if (!is_writing_) {
       end = buffer_.End();
-      if (!end.has_value()) return absl::InfiniteDuration();
+      if (!end.has_value()) return;
       is_finishing_ = true;
     }
   }
@@ -190,7 +209,6 @@ absl::Duration GenerateCall::Write(absl::Duration now) {
   }
   // What waited is being written: the engine may go on with the sequence.
   if (was_full) engine_->Wake();
-  return absl::InfiniteDuration();
 }
 
 void GenerateCall::FinishWith(const absl::Status& end) {
@@ -214,14 +232,16 @@ void GenerateCall::ReportBuffered() {
 void GenerateCall::OnWriteDone(bool ok) {
   bool has_more = false;
   absl::Duration waited;
+  const char* event = "";
   {
     const std::lock_guard lock(mutex_);
     is_writing_ = false;
+    event = EventName(message_);
     has_more = !buffer_.IsEmpty();
     if (has_more) PostToWriter();
     waited = Clock::Steady().Now() - write_start_;
   }
-  metrics_->OnSent(waited);
+  metrics_->OnSent(event, waited);
   if (!ok) CancelRequest("the client is gone");
   if (has_more) writer_->Flush();
 }

@@ -39,7 +39,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool IsCongested() const override;
 
   // StreamWriter::Stream: the next event, if none is being written.
-  absl::Duration Write(absl::Duration now) override;
+  absl::Duration Write(absl::Duration now, MessageBudget& budget) override;
 
   // Reactions of gRPC:
   void OnWriteDone(bool ok) override;
@@ -52,8 +52,13 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   absl::Status Submit(const grpc::ByteBuffer& request, const Backend& backend);
   // Ends the request in the engine, unless it is over.
   void CancelRequest(const char* why);
-  // Has the writer write what waits, with its next flush. Requires the lock.
+  // Has the writer write what waits, once it is flushed. Requires the lock.
   void PostToWriter();
+  // Whether what comes next goes at once: all but tokens that can wait for more. Requires the
+  // lock.
+  bool IsUrgent(absl::Duration now) const;
+  // Writes the next event, or the end, if none is being written.
+  void WriteNext(absl::Duration now);
   void End(absl::Status status);
   void FinishUnread(const absl::Status& end);
   void FinishWith(const absl::Status& end);
@@ -87,7 +92,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   bool is_done_ = false;
   grpc::Alarm cut_off_;
   absl::Duration write_start_;
-  absl::Duration next_delta_ = -absl::InfiniteDuration();  // not written before
+  absl::Duration next_delta_ = -absl::InfiniteDuration();  // not before; the first: at once
   int64_t reported_bytes_ = 0;
 
   std::shared_ptr<GenerateCall> self_;  // until OnDone

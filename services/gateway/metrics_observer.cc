@@ -283,7 +283,8 @@ void MetricsObserver::OnCall(const CallInfo& call) {
   if (reason != nullptr) metrics_->Add(Metric::kRequestsRejected, {reason});
 }
 
-void MetricsObserver::OnSent(absl::Duration waited) {
+void MetricsObserver::OnSent(const char* event, absl::Duration waited) {
+  metrics_->Add(Metric::kStreamMessages, {event});
   metrics_->Observe(Metric::kStreamSendBlocked, Seconds(waited));
 }
 

@@ -51,8 +51,8 @@ class MetricsObserver final : public EngineObserver, public LinkObserver {
   void OnRingFailed(Role role, const absl::Status& status) override;
 
   void OnCall(const CallInfo& call);
-  // A message of a stream was taken by the connection after `waited`.
-  void OnSent(absl::Duration waited);
+  // A message of a stream was taken by the connection after `waited`; see EventName.
+  void OnSent(const char* event, absl::Duration waited);
   // Text that waits for clients grew by so many bytes, or shrank.
   void OnBuffered(int64_t num_bytes);
   // How many requests there may be in steps, and in the queue.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <iterator>
 #include <utility>
 
 #include "common/base/clock.h"
@@ -15,7 +14,8 @@ constexpr absl::Duration kLongestWait = absl::Seconds(1);
 
 }  // namespace
 
-StreamWriter::StreamWriter() : thread_([this] { Run(); }) {}
+StreamWriter::StreamWriter(double messages_per_second)
+    : queue_(messages_per_second), thread_([this] { Run(); }) {}
 
 StreamWriter::~StreamWriter() {
   {
@@ -31,35 +31,43 @@ void StreamWriter::Post(std::shared_ptr<Stream> stream) {
   posted_.push_back(std::move(stream));
 }
 
+void StreamWriter::Hurry() {
+  const std::lock_guard lock(mutex_);
+  is_urgent_ = true;
+}
+
 void StreamWriter::Flush() {
   {
     const std::lock_guard lock(mutex_);
-    if (posted_.empty()) return;
+    if (!is_urgent_) {
+      // The thread wakes by itself for the next pass.
+      if (posted_.empty() || Clock::Steady().Now() < next_pass_) return;
+    }
     is_flushed_ = true;
   }
   flushed_.notify_one();
 }
 
 void StreamWriter::Run() {
-  std::vector<std::shared_ptr<Stream>> streams;
+  std::vector<std::shared_ptr<Stream>> posted;
   absl::Duration wait = kLongestWait;
   while (true) {
+    bool is_urgent = false;
     {
       std::unique_lock lock(mutex_);
       flushed_.wait_for(lock, absl::ToChronoNanoseconds(wait),
                         [this] { return is_flushed_ || is_stopping_; });
       if (is_stopping_) return;
       is_flushed_ = false;
-      std::move(posted_.begin(), posted_.end(), std::back_inserter(streams));
-      posted_.clear();
+      is_urgent = std::exchange(is_urgent_, false);
+      posted.swap(posted_);
     }
-    wait = kLongestWait;
-    const absl::Duration now = Clock::Steady().Now();
-    std::erase_if(streams, [&](const std::shared_ptr<Stream>& stream) {
-      const absl::Duration due = stream->Write(now);
-      wait = std::clamp(due - now, absl::ZeroDuration(), wait);
-      return due == absl::InfiniteDuration();
-    });
+    for (auto& stream : posted) queue_.Add(std::move(stream));
+    posted.clear();
+    const absl::Duration again = queue_.Pass(Clock::Steady().Now(), is_urgent);
+    wait = std::min(again - Clock::Steady().Now(), kLongestWait);
+    const std::lock_guard lock(mutex_);
+    next_pass_ = queue_.next_pass();
   }
 }
 

@@ -8,28 +8,27 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "services/gateway/stream_queue.h"
 
 namespace tandem::gateway {
 
-// A message costs gRPC 15 to 30 us of the thread that sends it, so those of a large batch would
-// hold up the next step by up to a millisecond. The engine posts its streams instead, and
-// flushes once a step, which is one wake-up. All methods are thread-safe.
+// A message costs gRPC 15 to 30 us of the thread that sends it and as much of others, so those
+// of a large batch would hold up the next step by up to a millisecond. The engine posts its
+// streams instead, and flushes once a step, which is one wake-up at most. All methods are
+// thread-safe.
 class StreamWriter {
  public:
-  class Stream {
-   public:
-    virtual ~Stream() = default;
-    // Writes what is due at `now`, of the steady clock; does not wait. When it wants to be
-    // asked again; InfiniteDuration: when it is posted.
-    virtual absl::Duration Write(absl::Duration now) = 0;
-  };
+  using Stream = StreamQueue::Stream;
 
-  StreamWriter();
+  // Messages a second for all streams together, but for what cannot wait; 0: no limit.
+  explicit StreamWriter(double messages_per_second = 0.0);
   ~StreamWriter();  // what is still posted is not written
 
   // `stream` has something to write once Flush is called.
   void Post(std::shared_ptr<Stream> stream);
-  // What was posted is written now.
+  // A stream that was posted has something that cannot wait for its turn.
+  void Hurry();
+  // What was posted is written now, or when its turn comes.
   void Flush();
 
  private:
@@ -38,9 +37,12 @@ class StreamWriter {
   std::mutex mutex_;  // of what follows
   std::condition_variable flushed_;
   std::vector<std::shared_ptr<Stream>> posted_;
+  absl::Duration next_pass_ = -absl::InfiniteDuration();  // of the queue
+  bool is_urgent_ = false;
   bool is_flushed_ = false;
   bool is_stopping_ = false;
 
+  StreamQueue queue_;  // the thread's
   std::thread thread_;
 };
 

@@ -15,9 +15,11 @@ namespace {
 class RecordingStream final : public StreamWriter::Stream {
  public:
   explicit RecordingStream(std::vector<absl::Duration> delays = {}) : delays_(std::move(delays)) {}
+  explicit RecordingStream(bool can_wait) : can_wait_(can_wait) {}
 
-  absl::Duration Write(absl::Duration now) override {
+  absl::Duration Write(absl::Duration now, MessageBudget& budget) override {
     const std::lock_guard lock(mutex_);
+    if (can_wait_ && !budget.Take()) return now;
     times_.push_back(now);
     written_.notify_all();
     return times_.size() <= delays_.size() ? now + delays_[times_.size() - 1]
@@ -36,6 +38,7 @@ class RecordingStream final : public StreamWriter::Stream {
 
  private:
   const std::vector<absl::Duration> delays_;
+  const bool can_wait_ = true;
   std::mutex mutex_;
   std::condition_variable written_;
   std::vector<absl::Duration> times_;
@@ -83,6 +86,35 @@ TEST(StreamWriterTest, LetsGoOfAStreamThatIsWritten) {
   writer.Flush();
   ASSERT_TRUE(next->Await(1));  // begun after the first was dropped
   EXPECT_TRUE(weak.expired());
+}
+
+TEST(StreamWriterTest, StreamsBeyondTheBudgetAreWrittenWithoutAFlush) {
+  StreamWriter writer(/*messages_per_second=*/50);
+  std::vector<std::shared_ptr<RecordingStream>> streams;
+  for (int i = 0; i < 20; ++i) {
+    streams.push_back(std::make_shared<RecordingStream>());
+    writer.Post(streams.back());
+  }
+  writer.Flush();
+  for (const auto& stream : streams) EXPECT_TRUE(stream->Await(1));
+  for (const auto& stream : streams) EXPECT_EQ(stream->times().size(), 1u);
+}
+
+TEST(StreamWriterTest, WhatCannotWaitOvertakesWhatCan) {
+  StreamWriter writer(/*messages_per_second=*/0.001);
+  auto first = std::make_shared<RecordingStream>();
+  writer.Post(first);
+  writer.Flush();
+  ASSERT_TRUE(first->Await(1));  // the only message for a long time
+  auto second = std::make_shared<RecordingStream>();
+  writer.Post(second);
+  writer.Flush();
+  auto urgent = std::make_shared<RecordingStream>(/*can_wait=*/false);
+  writer.Post(urgent);
+  writer.Hurry();
+  writer.Flush();
+  EXPECT_TRUE(urgent->Await(1));
+  EXPECT_TRUE(second->times().empty());
 }
 
 TEST(StreamWriterTest, EndsWithStreamsThatWait) {

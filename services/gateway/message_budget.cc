@@ -1,0 +1,42 @@
+#include "services/gateway/message_budget.h"
+
+#include <algorithm>
+
+namespace tandem::gateway {
+namespace {
+
+// With 32 streams on two cores a message took the threads that send it 55 us in groups of 8, 36 in
+// groups of 16.
+constexpr double kGroup = 16.0;
+// What time without messages saves up: enough for a long step of many streams.
+constexpr double kMaxSavedSeconds = 0.2;
+
+}  // namespace
+
+double MessageBudget::Needed(int32_t num_streams) const {
+  return std::clamp<double>(num_streams, 1.0, std::clamp(rate_ * kMaxSavedSeconds, 1.0, kGroup));
+}
+
+void MessageBudget::Begin(absl::Duration now, int32_t num_streams) {
+  if (rate_ == 0.0) return;
+  // Before the first pass was time without end.
+  messages_ = std::min(std::max(1.0, rate_ * kMaxSavedSeconds),
+                       messages_ + rate_ * absl::ToDoubleSeconds(now - now_));
+  now_ = now;
+  is_open_ = messages_ >= Needed(num_streams);
+}
+
+bool MessageBudget::Take() {
+  if (IsEmpty()) return false;
+  if (rate_ != 0.0) messages_ -= 1.0;
+  return true;
+}
+
+absl::Duration MessageBudget::NextPass(int32_t num_streams) const {
+  const double missing = rate_ == 0.0 ? 0.0 : Needed(num_streams) - messages_;
+  if (missing <= 0.0) return now_;
+  // What rounding takes must not make it a pass too early, which gives nothing.
+  return now_ + absl::Seconds(missing / rate_) + absl::Microseconds(1);
+}
+
+}  // namespace tandem::gateway
