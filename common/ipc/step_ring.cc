@@ -33,9 +33,6 @@ namespace {
 
 constexpr uint64_t kMagic = 0x31474e5244544e54;  // "TNTDRNG1"
 constexpr uint32_t kLayoutVersion = 1;
-// Less than a sleep and a wake-up cost; longer would take a core from the other worker.
-constexpr absl::Duration kSpinTime = absl::Microseconds(20);
-constexpr int32_t kPausesPerLook = 8;  // the time is looked up between them
 constexpr absl::Duration kSlice = absl::Milliseconds(50);
 constexpr int64_t kMaxFragmentBytes = RingDirection::kCapacity / 4;
 constexpr uint32_t kLastFragment = 1;
@@ -97,14 +94,6 @@ void CopyOut(const RingDirection& ring, uint64_t position, void* bytes, size_t s
   std::memcpy(static_cast<uint8_t*>(bytes) + first, ring.bytes, size - first);
 }
 
-void Pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
 }  // namespace
 
 absl::StatusOr<SharedMemory> StepRing::CreateMemory() {
@@ -157,15 +146,9 @@ bool StepRing::PeerIsGone() const {
 }
 
 template <class Ready>
-absl::Status StepRing::Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& waits,
+absl::Status StepRing::Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& waits, Spin& spin,
                             absl::Time deadline, Ready ready) {
-  const absl::Time spin_end = SteadyNow() + kSpinTime;
-  do {
-    for (int32_t i = 0; i < kPausesPerLook; ++i) {
-      if (ready()) return absl::OkStatus();
-      Pause();
-    }
-  } while (SteadyNow() < spin_end);
+  if (spin.Until(ready)) return absl::OkStatus();
   while (true) {
     const uint32_t seen = word.load(std::memory_order_seq_cst);
     waits.store(1, std::memory_order_seq_cst);
@@ -210,7 +193,7 @@ absl::Status StepRing::SendFragment(absl::Span<const uint8_t> bytes, uint32_t fl
   const uint64_t head = out_head_;
   const uint64_t needed = sizeof(FragmentHeader) + Padded(bytes.size());
   uint64_t used = 0;
-  RETURN_IF_ERROR(Wait(out_->consumed_word, out_->producer_waits, deadline, [&] {
+  RETURN_IF_ERROR(Wait(out_->consumed_word, out_->producer_waits, out_spin_, deadline, [&] {
     used = head - out_->tail.load(std::memory_order_seq_cst);
     return used + needed <= static_cast<uint64_t>(RingDirection::kCapacity) ||
            used > static_cast<uint64_t>(RingDirection::kCapacity);
@@ -233,7 +216,7 @@ absl::StatusOr<absl::Span<const uint8_t>> StepRing::Receive(absl::Duration timeo
   is_message_done_ = false;
   while (true) {
     uint64_t available = 0;
-    RETURN_IF_ERROR(Wait(in_->produced_word, in_->consumer_waits, deadline, [&] {
+    RETURN_IF_ERROR(Wait(in_->produced_word, in_->consumer_waits, in_spin_, deadline, [&] {
       available = in_->head.load(std::memory_order_seq_cst) - in_tail_;
       return available != 0;
     }));

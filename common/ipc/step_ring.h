@@ -2,8 +2,8 @@
 // the other. It carries what the gRPC stream would, at less cost
 // (services/target/transport_bench.cc measures both).
 //
-// Each direction has one producer and one consumer. A waiting side spins for a moment,
-// then sleeps on a futex in slices of at most 50 ms, looking between them whether the
+// Each direction has one producer and one consumer. A waiting side spins for a moment where that
+// is of use, then sleeps on a futex in slices of at most 50 ms, looking between them whether the
 // connection that brought the ring is still open: so the death of the peer is noticed
 // within 50 ms, and at once when the kernel closes it while we are about to sleep.
 #pragma once
@@ -19,6 +19,7 @@
 #include "absl/types/span.h"
 #include "common/ipc/fd_exchange.h"
 #include "common/ipc/shared_memory.h"
+#include "common/ipc/spin.h"
 
 namespace tandem {
 
@@ -59,8 +60,8 @@ class StepRing {
   StepRing() = default;
   // Waits until `ready` or an error; the other side changes `word` when it may be.
   template <class Ready>
-  absl::Status Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& waits, absl::Time deadline,
-                    Ready ready);
+  absl::Status Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& waits, Spin& spin,
+                    absl::Time deadline, Ready ready);
   absl::Status SendFragment(absl::Span<const uint8_t> bytes, uint32_t flags, absl::Time deadline);
 
   SharedMemory memory_;
@@ -69,6 +70,8 @@ class StepRing {
   RingDirection* in_ = nullptr;
   uint64_t out_head_ = 0;  // our own copies: what is shared could be scribbled over
   uint64_t in_tail_ = 0;
+  Spin out_spin_;
+  Spin in_spin_;
   std::atomic<bool> is_closed_ = false;
   std::vector<uint8_t> message_;  // the last one received, or as much as came of it
   bool is_message_done_ = false;
