@@ -1,6 +1,7 @@
 // A whole draft in one graph: a step, then a loop of steps of one row for each sequence, which the
 // device ends by itself.
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
@@ -8,13 +9,30 @@
 #include "common/model/cuda_forward.h"
 
 namespace tandem {
+namespace {
+
+cuda::DraftSampling SamplingOf(const CandidateQuery& query, const DraftLimit& limit) {
+  if (!(query.temperature > 0.0f)) return {};
+  constexpr float kGreatest = 1e30f;  // times a difference of 0 it is 0
+  cuda::DraftSampling sampling = {
+      .inverse_temperature = std::min(1.0f / query.temperature, kGreatest),
+      .num_ids = query.num_ids,
+      .seed = query.seed,
+      .position = query.position,
+      .top_k = limit.top_k,
+      .top_p = limit.top_p};
+  if (limit.min_p > 0.0f) sampling.lowest = std::log(limit.min_p);
+  return sampling;
+}
+
+}  // namespace
 
 absl::Status CudaForward::Draft(absl::Span<const StepSequence> sequences,
                                 absl::Span<const DraftLimit> limits,
-                                std::vector<std::vector<GreatestLogit>>* drafts) {
+                                std::vector<std::vector<DraftToken>>* drafts) {
   RETURN_IF_ERROR(CheckTables(sequences));
   CudaStepShape first = Stage(sequences);
-  first.has_candidates = has_candidates_ = false;  // its tokens are the likeliest
+  first.has_candidates = has_candidates_ = false;  // its tokens are chosen by the loop
   if (num_logits_rows_ > max_draft_rows_) {
     return absl::InvalidArgumentError(absl::StrCat(num_logits_rows_, " sequences draft, at most ",
                                                    max_draft_rows_, " can in one step"));
@@ -31,7 +49,7 @@ absl::Status CudaForward::Draft(absl::Span<const StepSequence> sequences,
                         static_cast<size_t>(num_logits_rows_) * sizeof(cuda::DraftRow)));
   RETURN_IF_ERROR(
       fetch(host_drafted_, device_.drafted,
-            static_cast<size_t>(num_logits_rows_) * kMaxLoopTokens * sizeof(cuda::RowChoice)));
+            static_cast<size_t>(num_logits_rows_) * kMaxLoopTokens * sizeof(cuda::DraftedToken)));
   has_logits_.assign(has_logits_.size(), false);
   RETURN_IF_ERROR(WaitForDevice());
 
@@ -40,7 +58,11 @@ absl::Status CudaForward::Draft(absl::Span<const StepSequence> sequences,
   for (size_t i = 0; i < sequences.size(); ++i) {
     if (sequences[i].num_logits == 0) continue;
     for (int32_t token = 0; token < Staged(device_.draft_rows)[row].num_tokens; ++token) {
-      (*drafts)[i].push_back(GreatestOf(host_drafted_[row * kMaxLoopTokens + token]));
+      const cuda::DraftedToken& drafted = host_drafted_[row * kMaxLoopTokens + token];
+      (*drafts)[i].push_back({.token_id = drafted.place < 0 ? -1 : IdOf(drafted.place),
+                              .logit = drafted.logit,
+                              .probability = drafted.probability,
+                              .top_probability = drafted.top_probability});
     }
     ++row;
   }
@@ -58,12 +80,14 @@ CudaStepShape CudaForward::StageDrafts(absl::Span<const StepSequence> sequences,
     if (sequence.num_logits > 0) {
       const int32_t position =
           sequence.start_position + static_cast<int32_t>(sequence.token_ids.size()) - 1;
-      Staged(device_.draft_rows)[num_drafts++] = {.token_row = RowOf(sequence.token_ids.back()),
-                                                  .position = position,
-                                                  .table_offset = table_offset,
-                                                  .max_tokens = limits[i].max_tokens,
-                                                  .min_probability = limits[i].min_probability,
-                                                  .num_tokens = 0};
+      Staged(device_.draft_rows)[num_drafts++] = {
+          .token_row = RowOf(sequence.token_ids.back()),
+          .position = position,
+          .table_offset = table_offset,
+          .max_tokens = limits[i].max_tokens,
+          .min_probability = limits[i].min_probability,
+          .num_tokens = 0,
+          .sampling = SamplingOf(sequence.candidates, limits[i])};
       shape.max_chunks =
           std::max(shape.max_chunks, cuda::NumChunks(position + limits[i].max_tokens));
     }
@@ -98,16 +122,19 @@ absl::Status CudaForward::RecordDraftLoop(const CudaStepShape& first, const Cuda
   cudaGraphConditionalHandle condition;
   RETURN_IF_ERROR(
       CudaStatus(cudaGraphConditionalHandleCreate(&condition, graph, 0, 0), "making a condition"));
-  const cuda::DraftLoopCall call = {.num_drafts = device_.num_drafts,
-                                    .rows = device_.draft_rows,
-                                    .logits = ExpSums(),
-                                    .num_done = device_.num_done,
-                                    .drafted = device_.drafted,
-                                    .max_tokens = kMaxLoopTokens,
-                                    .counts = device_.counts,
-                                    .token_rows = device_.token_ids,
-                                    .positions = device_.positions,
-                                    .groups = device_.groups};
+  const cuda::DraftLoopCall call = {
+      .num_drafts = device_.num_drafts,
+      .rows = device_.draft_rows,
+      .logits = ExpSums(),
+      .kept_ids = config_.kept_ids.empty() ? nullptr : device_.kept_ids,
+      .noisy = device_.noisy,
+      .num_done = device_.num_done,
+      .drafted = device_.drafted,
+      .max_tokens = kMaxLoopTokens,
+      .counts = device_.counts,
+      .token_rows = device_.token_ids,
+      .positions = device_.positions,
+      .groups = device_.groups};
   // What ends a recording comes whatever was recorded; `last` is its last node.
   const auto record = [&](const CudaStepShape& shape, cudaGraph_t into,
                           cudaGraphNode_t* last) -> absl::Status {

@@ -108,7 +108,7 @@ class CudaExecutor final : public Executor {
   std::string draft_note() const override { return forward_->draft_note(); }
 
   absl::Status Draft(absl::Span<const StepSequence> sequences, absl::Span<const DraftLimit> limits,
-                     std::vector<std::vector<GreatestLogit>>* drafts) override {
+                     std::vector<std::vector<DraftToken>>* drafts) override {
     RETURN_IF_ERROR(CheckStep(sequences, options_.limits, config_, layout_, memory_));
     RETURN_IF_ERROR(CheckDrafts(sequences, limits, kMaxLoopTokens, options_.limits, layout_));
     if (sequences.empty()) return absl::OkStatus();

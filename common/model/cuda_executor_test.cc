@@ -10,8 +10,10 @@
 #include "common/model/reference_forward.h"
 #include "common/model/test_model.h"
 #include "common/model/trimmed_head.h"
+#include "common/speculation/philox.h"
 #include "common/speculation/reference_candidates.h"
 #include "common/speculation/sampler.h"
+#include "common/speculation/verify.h"
 
 namespace tandem {
 namespace {
@@ -188,7 +190,7 @@ TEST_F(CudaExecutorTest, AWholeDraftIsWhatTokenByTokenGives) {
       step[1].start_position = 250;
       step[1].token_ids = absl::MakeConstSpan(tokens).subspan(250, 2);
     }
-    std::vector<std::vector<GreatestLogit>> drafts;
+    std::vector<std::vector<DraftToken>> drafts;
     ASSERT_TRUE(together.executor().Draft(step, round_limits, &drafts).ok());
     ASSERT_EQ(drafts.size(), 4u);
     for (int32_t i = 0; i < 4; ++i) {
@@ -201,8 +203,9 @@ TEST_F(CudaExecutorTest, AWholeDraftIsWhatTokenByTokenGives) {
         const GreatestLogit expected = alone.executor().Greatest(0);
         ASSERT_LT(count, drafts[i].size()) << i;
         EXPECT_EQ(drafts[i][count].token_id, expected.token_id) << i << " " << count;
-        EXPECT_EQ(drafts[i][count].value, expected.value);
+        EXPECT_EQ(drafts[i][count].logit, expected.value);
         EXPECT_EQ(drafts[i][count].probability, expected.probability);
+        EXPECT_EQ(drafts[i][count].top_probability, expected.probability);
         goes_on = expected.probability >= round_limits[i].min_probability &&
                   static_cast<int32_t>(count) + 1 < limits[i].max_tokens;
         position += static_cast<int32_t>(next.size());
@@ -328,6 +331,124 @@ TEST_F(CudaExecutorTest, CandidatesAreThoseOfTheRows) {
   pieces[0].candidates = {};
   driver.Step({pieces[0]});
   EXPECT_FALSE(driver.executor().Candidates(0).has_value());
+}
+
+SamplingParams DraftParams(int32_t index) {
+  // Random weights give steep rows, deviations of 8: at these temperatures there is a choice.
+  const SamplingParams kinds[] = {
+      {.temperature = 4.0f},
+      {},  // greedy
+      {.temperature = 5.0f, .top_k = 20},
+      {.temperature = 4.5f, .top_p = 0.9f},
+      {.temperature = 6.0f, .min_p = 0.05f},
+      {.temperature = 3.5f, .top_p = 0.95f, .min_p = 0.02f},
+  };
+  SamplingParams params = kinds[index % std::size(kinds)];
+  params.seed = 0xfedcba9876543210u + index;
+  return params;
+}
+
+// What the host chooses from a row. Says whether `token` is that; if not, noise in float or the
+// width of a bin have to explain it.
+bool ExpectSampledFrom(const std::vector<float>& row, const SamplingParams& params, int32_t length,
+                       const DraftToken& token) {
+  TokenSampler sampler(params, static_cast<int32_t>(row.size()));
+  sampler.Append(std::vector<int32_t>(length, 0));
+  std::vector<float> copy = row;
+  SamplerScratch scratch;
+  const Proposal expected =
+      ProposeToken(&sampler, absl::MakeSpan(copy), /*with_prob=*/true, nullptr, &scratch).value();
+  EXPECT_EQ(token.logit, row[token.token_id]);
+  EXPECT_LT(token.token_id, sampler.num_ids());
+  // Truncation keeps a few more ids, at most those of a bin of 1 / 16.
+  EXPECT_LE(token.top_probability, expected.top_prob * 1.001f);
+  EXPECT_GE(token.top_probability, expected.top_prob * (sampler.truncates() ? 0.7f : 0.999f));
+  const float greatest = *std::max_element(row.begin(), row.begin() + sampler.num_ids());
+  EXPECT_NEAR(token.probability,
+              std::exp((token.logit - greatest) / params.temperature) * token.top_probability,
+              1e-3);
+  if (token.token_id == expected.token_id) return true;
+  const GumbelNoise noise(params.seed, length);
+  const auto score = [&](int32_t id) {
+    return double{row[id]} / params.temperature + noise.At(id);
+  };
+  EXPECT_GE(score(token.token_id), score(expected.token_id) - 1e-3);
+  EXPECT_TRUE(params.top_k > 0 || params.top_p < 1.0f ||
+              score(token.token_id) < score(expected.token_id) + 1e-3);
+  return false;
+}
+
+// Sampled drafts beside greedy ones, of whole rows and of a trimmed head, are what the host
+// samples from the rows of the same steps, one after another.
+TEST_F(CudaExecutorTest, ASampledDraftIsWhatTheHostSamples) {
+  TANDEM_NEEDS_DEVICE();
+  constexpr int32_t kSequences = 6;
+  TestModelOptions options = ModelOf({4, 2, 64, true}, DType::kQ4_0);
+  const auto plain = OpenTestModel(options);
+  options.more_metadata = [&](GgufWriter& writer) {
+    std::vector<int32_t> kept_ids(332);
+    for (int32_t row = 0; row < 332; ++row) kept_ids[row] = 999 - 3 * row;
+    writer.AddUint32("llama.vocab_size", 1000);
+    writer.AddInts("tandem.draft.kept_ids", kept_ids);
+  };
+  const auto trimmed = OpenTestModel(options);
+  int32_t num_sampled = 0;
+  int32_t num_equal = 0;
+  for (const GgufFile* file : {plain.get(), trimmed.get()}) {
+    const int32_t vocab_size = file == plain.get() ? 333 : 1000;
+    ExecutorDriver together = Drive(*file, KvType::k8, kSequences);
+    ExecutorDriver alone = Drive(*file, KvType::k8, kSequences);
+    if (!together.executor().can_draft()) GTEST_SKIP() << "built without loops in graphs";
+    const std::vector<int32_t> tokens = RandomTokens(80, 300, 9);
+    std::vector<StepSequence> step;
+    std::vector<DraftLimit> limits;
+    for (int32_t i = 0; i < kSequences; ++i) {
+      const SamplingParams params = DraftParams(i);
+      const auto context = absl::MakeConstSpan(tokens).subspan(5 * i, 3 + 8 * i);
+      step.push_back(
+          {.start_position = 0,
+           .token_ids = context,
+           .num_logits = 1,
+           .page_table = together.page_table(i),
+           .candidates = QueryOf(params, vocab_size, static_cast<int32_t>(context.size()))});
+      limits.push_back({.max_tokens = 4 + 2 * i,
+                        .min_probability = 0.0f,
+                        .top_k = params.top_k,
+                        .top_p = params.top_p,
+                        .min_p = params.min_p});
+    }
+    std::vector<std::vector<DraftToken>> drafts;
+    ASSERT_TRUE(together.executor().Draft(step, limits, &drafts).ok());
+    for (int32_t i = 0; i < kSequences; ++i) {
+      SCOPED_TRACE(testing::Message() << "sequence " << i << " of " << vocab_size << " ids");
+      ASSERT_EQ(static_cast<int32_t>(drafts[i].size()), limits[i].max_tokens);
+      std::vector<int32_t> next(step[i].token_ids.begin(), step[i].token_ids.end());
+      int32_t position = 0;
+      for (const DraftToken& token : drafts[i]) {
+        ASSERT_GE(token.token_id, 0);
+        const LogitsRows rows = alone.Step(
+            {{.sequence = i, .start_position = position, .token_ids = next, .num_logits = 1}});
+        position += static_cast<int32_t>(next.size());
+        if (DraftParams(i).temperature > 0.0f) {
+          ++num_sampled;
+          num_equal += ExpectSampledFrom(rows[0], DraftParams(i), position, token) ? 1 : 0;
+        } else {
+          const GreatestLogit expected = alone.executor().Greatest(0);
+          EXPECT_EQ(token.token_id, expected.token_id);
+          EXPECT_EQ(token.logit, expected.value);
+          EXPECT_EQ(token.top_probability, expected.probability);
+        }
+        next = {token.token_id};  // whatever it is: the rows are those of the draft
+      }
+    }
+    // Confidence is that of the likeliest id, and ends the draft behind the token.
+    limits[0].min_probability = drafts[0][1].top_probability * 1.0001f;
+    std::vector<std::vector<DraftToken>> ended;
+    ASSERT_TRUE(together.executor().Draft(step, limits, &ended).ok());
+    EXPECT_LE(ended[0].size(), 2u);
+    EXPECT_EQ(ended[5].size(), drafts[5].size());
+  }
+  EXPECT_GE(num_equal, num_sampled * 8 / 10);
 }
 
 // A trimmed draft and the model of its rows: the same logits at the ids it kept.

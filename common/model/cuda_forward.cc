@@ -18,11 +18,6 @@ namespace {
 // A step takes milliseconds; a device that takes this long does not answer any more.
 constexpr auto kDeviceTimeout = std::chrono::seconds(60);
 
-// Bounds of shapes, so that few graphs serve all steps.
-int32_t Bucket(int32_t value, int32_t least) {
-  return std::max(least, static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(value))));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaForward>> CudaForward::Create(const ModelConfig& config,
@@ -75,8 +70,8 @@ absl::Status CudaForward::Allocate(DeviceLedger* ledger) {
   host_choices_ = static_cast<cuda::RowChoice*>(pinned);
   if (can_draft()) {
     RETURN_IF_ERROR(
-        pin(int64_t{max_draft_rows_} * kMaxLoopTokens * int64_t{sizeof(cuda::RowChoice)}));
-    host_drafted_ = static_cast<cuda::RowChoice*>(pinned);
+        pin(int64_t{max_draft_rows_} * kMaxLoopTokens * int64_t{sizeof(cuda::DraftedToken)}));
+    host_drafted_ = static_cast<cuda::DraftedToken*>(pinned);
   }
   RETURN_IF_ERROR(pin(limits_.max_logits_rows * int64_t{sizeof(cuda::CandidateIds)}));
   host_ids_ = static_cast<cuda::CandidateIds*>(pinned);
@@ -263,7 +258,7 @@ GreatestLogit CudaForward::GreatestOf(const cuda::RowChoice& choice) const {
   const auto ordered = static_cast<uint32_t>(rank >> 32);
   const uint32_t bits = (ordered & 0x80000000u) ? ordered & 0x7fffffffu : ~ordered;
   const auto best = static_cast<int32_t>(~static_cast<uint32_t>(rank));
-  return {.token_id = row_of_id_.empty() ? best : config_.kept_ids[best],
+  return {.token_id = IdOf(best),
           .value = std::bit_cast<float>(bits),
           .probability =
               with_probabilities_

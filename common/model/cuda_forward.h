@@ -3,6 +3,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -28,6 +30,11 @@ namespace tandem {
 
 inline int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
+// Bounds of shapes, so that few graphs serve all steps.
+inline int32_t Bucket(int32_t value, int32_t least) {
+  return std::max(least, static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(value))));
+}
+
 inline constexpr int64_t kRowsOfBlock = 64;  // the kernels for many rows read whole blocks
 // Tiles of queries, for all groups and chunks of a step, that attention may leave in memory
 // between its kernels.
@@ -47,7 +54,7 @@ struct CudaStepBuffers {
   int32_t* logits_rows = nullptr;    // [max_logits_rows]
   cuda::RowGroup* groups = nullptr;  // [max_rows]
   int32_t* num_drafts = nullptr;
-  cuda::DraftRow* draft_rows = nullptr;  // [max_draft_rows]
+  cuda::DraftRow* draft_rows = nullptr;  // [max_draft_rows, as the bounds of a shape]
   int32_t* page_tables = nullptr;        // [table_entries]
 
   float* residual = nullptr;  // [max_rows][hidden]
@@ -60,11 +67,12 @@ struct CudaStepBuffers {
   cuda::Activations last;       // rows that want logits
   float* last_square_sums = nullptr;
   float* partial = nullptr;
-  float* logits = nullptr;             // [max_logits_rows][rows of the head]
-  cuda::RowChoice* choices = nullptr;  // [max_logits_rows]
-  cuda::RowChoice* drafted = nullptr;  // [max_draft_rows][kMaxLoopTokens]
-  uint32_t* num_done = nullptr;        // blocks of LaunchNextDrafts
-  int32_t* kept_ids = nullptr;         // trimmed: [rows of the head but the last]
+  float* logits = nullptr;                // [max_logits_rows][rows of the head]
+  cuda::RowChoice* choices = nullptr;     // [max_logits_rows]
+  cuda::NoisyChoice* noisy = nullptr;     // [max_draft_rows]
+  cuda::DraftedToken* drafted = nullptr;  // [max_draft_rows][kMaxLoopTokens]
+  uint32_t* num_done = nullptr;           // blocks of LaunchNextDrafts
+  int32_t* kept_ids = nullptr;            // trimmed: [rows of the head but the last]
 };
 
 // Tokens of a sequence that one Draft makes at most.
@@ -110,7 +118,7 @@ class CudaForward {
 
   // See Executor::Draft; `limits` at most kMaxLoopTokens.
   absl::Status Draft(absl::Span<const StepSequence> sequences, absl::Span<const DraftLimit> limits,
-                     std::vector<std::vector<GreatestLogit>>* drafts);
+                     std::vector<std::vector<DraftToken>>* drafts);
   bool can_draft() const { return can_draft_; }
   const std::string& draft_note() const { return draft_note_; }
 
@@ -162,6 +170,8 @@ class CudaForward {
   cuda::ExpSumsCall ExpSums() const;
   cuda::RmsScale RmsOf(const float* square_sums) const;
   GreatestLogit GreatestOf(const cuda::RowChoice& choice) const;
+  // The id of a row of the head.
+  int32_t IdOf(int32_t row) const { return config_.kept_ids.empty() ? row : config_.kept_ids[row]; }
   // cuda_draft_loop.cc
   CudaStepShape StageDrafts(absl::Span<const StepSequence> sequences,
                             absl::Span<const DraftLimit> limits);
@@ -217,7 +227,7 @@ class CudaForward {
   using ShapeKey = decltype(CudaStepShape().key());
   std::map<ShapeKey, cudaGraphExec_t> graphs_;
   std::map<std::pair<ShapeKey, ShapeKey>, cudaGraphExec_t> draft_graphs_;
-  cuda::RowChoice* host_drafted_ = nullptr;  // pinned [max_draft_rows][kMaxLoopTokens]
+  cuda::DraftedToken* host_drafted_ = nullptr;  // pinned [max_draft_rows][kMaxLoopTokens]
 
   // Hands out parts of memory_ while it is laid out; null base: counts only.
   uint8_t* base_ = nullptr;

@@ -39,7 +39,7 @@ void CudaForward::LayOut() {
   device_.groups = Take<cuda::RowGroup>(rows);
   max_draft_rows_ = can_draft() ? std::min(limits_.max_logits_rows, cuda::kMaxDraftRows) : 0;
   device_.num_drafts = Take<int32_t>(1);
-  device_.draft_rows = Take<cuda::DraftRow>(max_draft_rows_);
+  device_.draft_rows = Take<cuda::DraftRow>(Bucket(max_draft_rows_, 8));
   fixed_bytes_ = taken_;
   device_.page_tables = Take<int32_t>(table_entries_);
 
@@ -58,7 +58,8 @@ void CudaForward::LayOut() {
       Take<float>(cuda::PartialFloats(kMaxPartialTiles, config_.num_kv_heads, config_.head_dim));
   device_.logits = Take<float>(int64_t{limits_.max_logits_rows} * config_.num_embedding_rows());
   device_.choices = Take<cuda::RowChoice>(logits_rows);
-  device_.drafted = Take<cuda::RowChoice>(int64_t{max_draft_rows_} * kMaxLoopTokens);
+  device_.noisy = Take<cuda::NoisyChoice>(max_draft_rows_);
+  device_.drafted = Take<cuda::DraftedToken>(int64_t{max_draft_rows_} * kMaxLoopTokens);
   device_.num_done = Take<uint32_t>(1);
   device_.kept_ids = Take<int32_t>(static_cast<int64_t>(config_.kept_ids.size()));
 }

@@ -46,8 +46,23 @@ struct GreatestLogit {
 // How a sequence of Executor::Draft goes on.
 struct DraftLimit {
   int32_t max_tokens = 0;  // 0: it does not draft
-  // The draft ends with the first token that is less likely than this.
+  // The draft ends with the first token whose row's likeliest id is less likely than this.
   float min_probability = 0.0f;
+  // What a sequence that samples may choose, as in SamplingParams.
+  int32_t top_k = 0;
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+};
+
+// A token of Executor::Draft. What is not finite shows in the probabilities; so does a row of
+// which no id was left to choose.
+struct DraftToken {
+  int32_t token_id = -1;
+  float logit = std::numeric_limits<float>::quiet_NaN();
+  // Of the token, and of the likeliest id: under the softmax of the whole row, or, of a sequence
+  // that samples, of what it may choose at its temperature.
+  float probability = std::numeric_limits<float>::quiet_NaN();
+  float top_probability = std::numeric_limits<float>::quiet_NaN();
 };
 
 // Limits of one Forward, fixed at load: its workspace is allocated once.
@@ -108,14 +123,16 @@ class Executor {
   // Why not, on a device that should.
   virtual std::string draft_note() const { return ""; }
 
-  // Runs the step, and goes on with the likeliest token of each sequence i that drafts, one
-  // token after another without the host, up to limits[i]: `drafts` are the tokens of each
-  // sequence in order, those as of Greatest; the last one was not run. A sequence that drafts
-  // wants one row of logits, the others none; page tables have room for all tokens that are run.
+  // Runs the step, and goes on with a token of each sequence i that drafts, one after another
+  // without the host, up to limits[i]: `drafts` are the tokens of each sequence in order; the
+  // last one was not run. They are those of Greatest or, where `candidates` of a sequence ask,
+  // of the greatest (logit / temperature + noise) of what truncation keeps: a guess, with noise
+  // in float and truncation that may keep a few ids more. A sequence that drafts wants one row
+  // of logits, the others none; page tables have room for all tokens that are run.
   // INVALID_ARGUMENT as for Forward.
   virtual absl::Status Draft(absl::Span<const StepSequence> sequences,
                              absl::Span<const DraftLimit> limits,
-                             std::vector<std::vector<GreatestLogit>>* drafts) {
+                             std::vector<std::vector<DraftToken>>* drafts) {
     (void)sequences, (void)limits, (void)drafts;
     return absl::UnimplementedError("this backend drafts token by token");
   }

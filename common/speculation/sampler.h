@@ -122,6 +122,9 @@ class TokenSampler {
   // Whether, from here on, the choice is the greatest logit of the ids below num_ids(), and
   // nobody wants to know more of the row.
   bool takes_greatest() const;
+  // Whether, from here on, it is what candidate_query() asks for: the greatest logit with noise
+  // of what truncation keeps.
+  bool takes_noisiest() const;
 
  private:
   struct Counts {

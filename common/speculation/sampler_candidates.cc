@@ -36,6 +36,10 @@ CandidateQuery TokenSampler::candidate_query() const {
           .wants_near = truncates()};
 }
 
+bool TokenSampler::takes_noisiest() const {
+  return candidate_query().temperature > 0.0f && may_end();
+}
+
 std::optional<CandidateChoice> TokenSampler::SampleCandidates(const RowCandidates& row,
                                                               SamplerScratch* scratch) const {
   TANDEM_CHECK(row.position == length());

@@ -5,6 +5,7 @@
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
 #include "common/speculation/row_ops.h"
+#include "common/speculation/verify.h"
 
 namespace tandem::worker {
 namespace {
@@ -130,33 +131,65 @@ std::optional<RowCandidates> FakeExecutor::Candidates(int32_t row) {
 
 absl::Status FakeExecutor::Draft(absl::Span<const StepSequence> sequences,
                                  absl::Span<const DraftLimit> limits,
-                                 std::vector<std::vector<GreatestLogit>>* drafts) {
+                                 std::vector<std::vector<DraftToken>>* drafts) {
   ++num_drafts_;
   RETURN_IF_ERROR(Forward(sequences));
   drafts->assign(sequences.size(), {});
   int32_t row = 0;
-  std::vector<GreatestLogit> first;
-  for (const StepSequence& sequence : sequences) {
-    first.push_back(sequence.num_logits > 0 ? Greatest(row++) : GreatestLogit());
+  std::vector<DraftToken> first;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const bool has_row = sequences[i].num_logits > 0;
+    first.push_back(has_row ? Choose(row++, sequences[i].candidates, limits[i]) : DraftToken());
   }
   for (size_t i = 0; i < sequences.size(); ++i) {
     if (limits[i].max_tokens == 0) continue;
-    GreatestLogit token = first[i];
+    DraftToken token = first[i];
+    CandidateQuery query = sequences[i].candidates;
     int32_t position =
         sequences[i].start_position + static_cast<int32_t>(sequences[i].token_ids.size());
     while (true) {
       (*drafts)[i].push_back(token);
       const bool is_last = static_cast<int32_t>((*drafts)[i].size()) == limits[i].max_tokens;
-      if (is_last || !(token.probability >= limits[i].min_probability)) break;
+      if (is_last || !(token.top_probability >= limits[i].min_probability)) break;
       const StepSequence next = {.start_position = position++,
                                  .token_ids = {&token.token_id, 1},
                                  .num_logits = 1,
                                  .page_table = sequences[i].page_table};
       RETURN_IF_ERROR(Forward({&next, 1}));
-      token = Greatest(0);
+      ++query.position;
+      token = Choose(0, query, limits[i]);
     }
   }
   return absl::OkStatus();
+}
+
+// As a device chooses, but exactly.
+DraftToken FakeExecutor::Choose(int32_t row, const CandidateQuery& query, const DraftLimit& limit) {
+  if (!(query.temperature > 0.0f)) {
+    const GreatestLogit greatest = Greatest(row);
+    return {.token_id = greatest.token_id,
+            .logit = greatest.value,
+            .probability = greatest.probability,
+            .top_probability = greatest.probability};
+  }
+  TokenSampler sampler({.temperature = query.temperature,
+                        .top_k = limit.top_k,
+                        .top_p = limit.top_p,
+                        .min_p = limit.min_p,
+                        .seed = query.seed,
+                        .used_vocab_size = query.num_ids},
+                       config_.vocab_size);
+  sampler.Append(std::vector<int32_t>(static_cast<size_t>(query.position), 0));
+  std::vector<float> logits(Row(row).begin(), Row(row).end());
+  const std::vector<float> raw = logits;
+  SamplerScratch scratch;
+  const absl::StatusOr<Proposal> proposal =
+      ProposeToken(&sampler, absl::MakeSpan(logits), /*with_prob=*/true, nullptr, &scratch);
+  if (!proposal.ok()) return {};
+  return {.token_id = proposal->token_id,
+          .logit = raw[proposal->token_id],
+          .probability = proposal->prob,
+          .top_probability = proposal->top_prob};
 }
 
 absl::Span<float> FakeExecutor::Row(int32_t row) {

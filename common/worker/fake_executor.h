@@ -40,7 +40,7 @@ class FakeExecutor final : public Executor {
   std::optional<RowCandidates> Candidates(int32_t row) override;
   bool can_draft() const override { return options_.can_draft; }
   absl::Status Draft(absl::Span<const StepSequence> sequences, absl::Span<const DraftLimit> limits,
-                     std::vector<std::vector<GreatestLogit>>* drafts) override;
+                     std::vector<std::vector<DraftToken>>* drafts) override;
   int64_t weight_bytes() const override { return 1; }
   int64_t workspace_bytes() const override { return 2; }
 
@@ -53,6 +53,7 @@ class FakeExecutor final : public Executor {
   uint64_t* SlotOf(const StepSequence& sequence, int32_t position);
   absl::Status Check(absl::Span<const StepSequence> sequences) const;
   absl::Span<float> Row(int32_t row);
+  DraftToken Choose(int32_t row, const CandidateQuery& query, const DraftLimit& limit);
   void FillRow(uint64_t hash, int32_t last_token, absl::Span<float> row) const;
 
   FakeExecutorOptions options_;

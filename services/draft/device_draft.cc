@@ -20,7 +20,8 @@ bool DraftEngine::MayRunOnDevice() const {
     if (!works_[i].status.ok()) continue;
     num_tokens += static_cast<int32_t>(works_[i].token_ids.size());
     num_drafts += works_[i].num_logits;
-    if (entry.is_drafting && !entry.sequence->sampler.takes_greatest()) return false;
+    const TokenSampler& sampler = entry.sequence->sampler;
+    if (entry.is_drafting && !sampler.takes_greatest() && !sampler.takes_noisiest()) return false;
     if (!CheckFence(entry).ok()) return false;
   }
   return num_drafts > 0 && num_drafts <= runner_.max_rows() &&
@@ -39,9 +40,14 @@ bool DraftEngine::RunOnDevice(worker::ProposeStepResult& result) {
     device_sequences_.push_back({.start_position = work.start_position,
                                  .token_ids = work.token_ids,
                                  .num_logits = work.num_logits,
-                                 .page_table = work.page_table});
-    device_limits_.push_back(
-        {.max_tokens = step.num_draft_tokens, .min_probability = step.min_confidence});
+                                 .page_table = work.page_table,
+                                 .candidates = work.candidates});
+    const SamplingParams& params = entries_[i].sequence->sampler.params();
+    device_limits_.push_back({.max_tokens = step.num_draft_tokens,
+                              .min_probability = step.min_confidence,
+                              .top_k = params.top_k,
+                              .top_p = params.top_p,
+                              .min_p = params.min_p});
     work_entries_.push_back(static_cast<int32_t>(i));
   }
   // What fails, or begins with no token, is run again one by one, which finds why.
@@ -57,11 +63,11 @@ bool DraftEngine::RunOnDevice(worker::ProposeStepResult& result) {
   return true;
 }
 
-void DraftEngine::TakeDraft(Entry& entry, absl::Span<const GreatestLogit> draft,
+void DraftEngine::TakeDraft(Entry& entry, absl::Span<const DraftToken> draft,
                             ProposeResult& result) {
-  for (const GreatestLogit& greatest : draft) {
+  for (const DraftToken& token : draft) {
     if (!entry.is_drafting) return;
-    if (const std::optional<Proposal> proposal = ProposeGreatest(entry, greatest)) {
+    if (const std::optional<Proposal> proposal = ProposeDrafted(entry, token)) {
       Take(entry, *proposal, result);
     } else {
       entry.is_drafting = false;

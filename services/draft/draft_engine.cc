@@ -176,18 +176,25 @@ std::optional<Proposal> DraftEngine::ProposeWithoutRow(const Entry& entry, int32
   return ProposeFromCandidates(&sampler, *candidates, &scratch_);
 }
 
-bool DraftEngine::IsProposal(const Entry& entry, const GreatestLogit& greatest) {
-  return std::isfinite(greatest.value) && std::isfinite(greatest.probability) &&
-         greatest.token_id < entry.sequence->sampler.num_ids();
+bool DraftEngine::IsProposal(const Entry& entry, const DraftToken& token) {
+  return std::isfinite(token.logit) && std::isfinite(token.probability) &&
+         std::isfinite(token.top_probability) && token.token_id >= 0 &&
+         token.token_id < entry.sequence->sampler.num_ids();
 }
 
 std::optional<Proposal> DraftEngine::ProposeGreatest(const Entry& entry,
                                                      const GreatestLogit& greatest) {
-  if (!IsProposal(entry, greatest)) return std::nullopt;
-  entry.sequence->sampler.Append({greatest.token_id});
-  return Proposal{.token_id = greatest.token_id,
-                  .prob = greatest.probability,
-                  .top_prob = greatest.probability};
+  return ProposeDrafted(entry, {.token_id = greatest.token_id,
+                                .logit = greatest.value,
+                                .probability = greatest.probability,
+                                .top_probability = greatest.probability});
+}
+
+std::optional<Proposal> DraftEngine::ProposeDrafted(const Entry& entry, const DraftToken& token) {
+  if (!IsProposal(entry, token)) return std::nullopt;
+  entry.sequence->sampler.Append({token.token_id});
+  return Proposal{
+      .token_id = token.token_id, .prob = token.probability, .top_prob = token.top_probability};
 }
 
 // The proposal, which the sampler's history has, becomes part of the draft or ends it.

@@ -23,7 +23,7 @@ namespace tandem::draft {
 
 // Proposes: one pass appends the certain tokens of all sequences of a step, then one
 // pass for each further draft token, over all sequences that still draft; on a device that
-// drafts by itself plain greedy drafts are one call. Knows no gRPC.
+// drafts by itself plain drafts, greedy and COUPLED, are one call. Knows no gRPC.
 // Not thread-safe.
 class DraftEngine {
  public:
@@ -73,12 +73,12 @@ class DraftEngine {
   // The whole step by Executor::Draft, where that gives the same; false: nothing was run.
   bool RunOnDevice(worker::ProposeStepResult& result);
   bool MayRunOnDevice() const;
-  void TakeDraft(Entry& entry, absl::Span<const GreatestLogit> draft,
-                 worker::ProposeResult& result);
+  void TakeDraft(Entry& entry, absl::Span<const DraftToken> draft, worker::ProposeResult& result);
   void RunOneByOne(worker::ProposeStepResult& result);
   void Draft(Entry& entry, int32_t row, worker::ProposeResult& result);
-  static bool IsProposal(const Entry& entry, const GreatestLogit& greatest);
+  static bool IsProposal(const Entry& entry, const DraftToken& token);
   static std::optional<Proposal> ProposeGreatest(const Entry& entry, const GreatestLogit& greatest);
+  static std::optional<Proposal> ProposeDrafted(const Entry& entry, const DraftToken& token);
   std::optional<Proposal> ProposeWithoutRow(const Entry& entry, int32_t row);
   void Take(Entry& entry, const Proposal& proposal, worker::ProposeResult& result);
   // One pass over all entries that still draft; false when there is none.
@@ -99,7 +99,7 @@ class DraftEngine {
   std::vector<int32_t> work_entries_;  // entry of each work of a draft pass
   std::vector<StepSequence> device_sequences_;
   std::vector<DraftLimit> device_limits_;
-  std::vector<std::vector<GreatestLogit>> device_drafts_;
+  std::vector<std::vector<DraftToken>> device_drafts_;
 };
 
 }  // namespace tandem::draft

@@ -186,6 +186,59 @@ TEST(DraftEngineTest, AWholeDraftIsOneCallWhereTheDeviceCan) {
                   .status.ok());
 }
 
+// Sampled drafts are in that call too, each in its own way beside greedy ones; what needs more than
+// that of a row takes the whole step token by token.
+TEST(DraftEngineTest, AWholeDraftMayBeSampled) {
+  const SamplingParams kinds[] = {
+      {.temperature = 0.8f, .seed = 5},
+      {},
+      {.temperature = 1.0f, .top_k = 10, .seed = 6},
+      {.temperature = 0.7f, .top_p = 0.9f, .seed = 7},
+      {.temperature = 1.5f, .min_p = 0.2f, .seed = 8},
+      {.temperature = 1.0f, .repetition_penalty = 1.1f, .seed = 9},
+      {.temperature = 1.0f, .seed = 9, .min_tokens = 30, .end_token_ids = {3}}};
+  for (const int32_t num_kinds : {5, 6, 7}) {
+    Bench one_by_one(/*knows_greatest=*/true);
+    Bench at_once(/*knows_greatest=*/true, /*can_draft=*/true);
+    ProposeStepResult results[2];
+    int i = 0;
+    for (Bench* bench : {&one_by_one, &at_once}) {
+      WorkerStep step;
+      for (int64_t id = num_kinds == 7 ? 6 : 0; id < num_kinds; ++id) {
+        bench->Open(id, kinds[id]);
+        step.sequences.push_back({.sequence = SequenceId(id),
+                                  .token_ids = {static_cast<int32_t>(id) + 1, 7},
+                                  .pages = bench->Pages(64),
+                                  .num_draft_tokens = 12,
+                                  .min_confidence = id == 3 ? 0.5f : 0.0f});
+      }
+      results[i++] = bench->Run(step);
+    }
+    EXPECT_EQ(at_once.executor().num_drafts(), num_kinds == 5 ? 1 : 0);
+    ASSERT_EQ(results[0].results.size(), results[1].results.size());
+    size_t num_tokens = 0;
+    for (size_t k = 0; k < results[0].results.size(); ++k) {
+      const ProposeResult& expected = results[0].results[k];
+      const ProposeResult& actual = results[1].results[k];
+      ASSERT_TRUE(actual.status.ok());
+      if (k == 1) {  // greedy: up to an id that is never chosen
+        ASSERT_LE(actual.draft_token_ids.size(), expected.draft_token_ids.size());
+      } else {
+        ASSERT_EQ(actual.draft_token_ids.size(), expected.draft_token_ids.size()) << k;
+      }
+      for (size_t t = 0; t < actual.draft_token_ids.size(); ++t) {
+        EXPECT_EQ(actual.draft_token_ids[t], expected.draft_token_ids[t]) << k << " " << t;
+        EXPECT_NEAR(actual.draft_probs[t], expected.draft_probs[t], 1e-5) << k << " " << t;
+      }
+      num_tokens += actual.draft_token_ids.size();
+    }
+    if (num_kinds == 5) {
+      EXPECT_GT(num_tokens, 36u);
+      EXPECT_LT(results[1].results[3].draft_token_ids.size(), 12u) << "not ended early";
+    }
+  }
+}
+
 // The same drafts and probabilities from what a device finds in a row.
 TEST(DraftEngineTest, CoupledDraftsNeedNoRows) {
   Bench by_row;

@@ -8,6 +8,12 @@ namespace tandem::cuda {
 
 inline constexpr int kExpThreads = 1024;
 
+__device__ __forceinline__ float WarpTotal(float sum) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  return sum;
+}
+
 // Part `part` of kExpSums of a row. Called by a block of kExpThreads.
 __device__ __forceinline__ void StoreExpSum(const ExpSumsCall& call, int64_t row, int part) {
   constexpr int kBatch = 5;  // on their way together
@@ -27,14 +33,11 @@ __device__ __forceinline__ void StoreExpSum(const ExpSumsCall& call, int64_t row
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) sum += __expf(batch[i] - greatest);
   }
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  sum = WarpTotal(sum);
   if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
   __syncthreads();
   if (threadIdx.x >= 32) return;
-  sum = sums[threadIdx.x];
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  sum = WarpTotal(sums[threadIdx.x]);
   if (threadIdx.x == 0) call.choices[row].exp_sums[part] = sum;
 }
 
