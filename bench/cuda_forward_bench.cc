@@ -51,8 +51,17 @@ nlohmann::json Measure(const std::string& shape, bool is_quick) {
   constexpr int32_t kDraftTokens = 8;
   for (const int32_t context : {0, 2048}) {
     if (shape == "8b") break;  // no draft
-    out["draft_in_one_graph_ms_a_token"][std::to_string(context)] =
+    const std::string at = std::to_string(context);
+    out["draft_in_one_graph_ms_a_token"][at] =
         MedianMilliseconds(15, [&] { bench.Draft(context, kDraftTokens); }) / kDraftTokens;
+    const CandidateQuery query = {
+        .temperature = 0.8f, .num_ids = config.vocab_size, .seed = 1, .position = context};
+    out["sampled_draft_in_one_graph_ms_a_token"][at] =
+        MedianMilliseconds(15, [&] { bench.Draft(context, kDraftTokens, query); }) / kDraftTokens;
+    out["top_p_draft_in_one_graph_ms_a_token"][at] =
+        MedianMilliseconds(15,
+                           [&] { bench.Draft(context, kDraftTokens, query, {.top_p = 0.9f}); }) /
+        kDraftTokens;
   }
   for (const int32_t count : {1, 8, 32}) {
     out["batch_ms_at_512"][std::to_string(count)] = bench.Batch(512, count);

@@ -159,13 +159,17 @@ void BenchModel::Run(int32_t position, int32_t rows, int32_t logits) {
   Check(forward_->Run({&sequence, 1}));
 }
 
-void BenchModel::Draft(int32_t position, int32_t tokens) {
+void BenchModel::Draft(int32_t position, int32_t tokens, const CandidateQuery& query,
+                       const DraftLimit& sampling) {
   const StepSequence sequence = {.start_position = position,
                                  .token_ids = absl::MakeConstSpan(tokens_).subspan(0, 1),
                                  .num_logits = 1,
-                                 .page_table = table_};
-  const DraftLimit limit = {.max_tokens = tokens, .min_probability = -1.0f};
-  std::vector<std::vector<GreatestLogit>> drafts;
+                                 .page_table = table_,
+                                 .candidates = query};
+  DraftLimit limit = sampling;
+  limit.max_tokens = tokens;
+  limit.min_probability = -1.0f;
+  std::vector<std::vector<DraftToken>> drafts;
   Check(forward_->Draft({&sequence, 1}, {&limit, 1}, &drafts));
   if (drafts.empty() || static_cast<int32_t>(drafts[0].size()) != tokens) {
     Check(absl::InternalError("the draft ended early"));

@@ -49,8 +49,10 @@ class BenchModel {
              int32_t positions, bool is_draft);
   // One step of `rows` rows of one sequence at `position`.
   void Run(int32_t position, int32_t rows, int32_t logits);
-  // A draft of `tokens` tokens after one row at `position`, in one graph.
-  void Draft(int32_t position, int32_t tokens);
+  // A draft of `tokens` tokens after one row at `position`, in one graph, sampled as `query` asks
+  // from what `sampling` keeps.
+  void Draft(int32_t position, int32_t tokens, const CandidateQuery& query = {},
+             const DraftLimit& sampling = {});
   // Milliseconds of Run.
   double Step(int32_t position, int32_t rows, int32_t logits, int turns = 15);
   // Milliseconds of one decode of each of `count` sequences at `position`.
