@@ -67,6 +67,7 @@ class Product {
              .epsilon = 1e-5f};
     values_ = Allocate<float>(int64_t{kMaxFewRows} * rows, 0);
     norm_weights_ = Allocate<float>(rows, 0);
+    square_sums_ = Allocate<float>(int64_t{kMaxFewRows} * rows / 32, 0);
     quantized_ = MakeActivations(rows);
     num_rows_ = Allocate<int32_t>(1, 0);
   }
@@ -78,7 +79,7 @@ class Product {
     return {{.residual = values_,
              .dim = matrix_.num_rows,
              .norm_weights = norm_weights_,
-             .square_sums = norm_weights_,
+             .square_sums = square_sums_,
              .quantized = quantized_}};
   }
   GatedEnd Gated() const { return {quantized_}; }
@@ -86,6 +87,38 @@ class Product {
   // Prints microseconds of one product of `rows` rows, the median of kTurns.
   template <class S, class End>
   void Time(int32_t rows, const End& end, bool has_norm) {
+    const double us = Microseconds(
+        rows, has_norm, [&](const MatmulInput& in, bool may_overlap, cudaStream_t stream) {
+          return LaunchShape<S>(in, end, rows, {.stream = stream, .may_overlap = may_overlap});
+        });
+    cudaFuncAttributes attributes;
+    Check(cudaFuncGetAttributes(&attributes, FewRowsKernel<S, End>));
+    std::printf(
+        "%-9s %3d rows  tiles %d teams %d slices %2d groups %d ahead %d blocks %d %7.2f us %5.0f "
+        "GB/s  %3d registers, %3zu bytes spilled\n",
+        name_, rows, S::kWarpTiles, S::kRowTiles / S::kWarpTiles, S::kSlices, S::kGroups, S::kAhead,
+        S::kBlocksPerSm, us, static_cast<double>(weight_bytes_) / us / 1e3, attributes.numRegs,
+        attributes.localSizeBytes);
+  }
+
+  // The same of the kernel for many rows.
+  void TimeMany(MatmulEnd kind, int32_t rows, bool has_norm) {
+    const double us = Microseconds(
+        rows, has_norm, [&](const MatmulInput& in, bool may_overlap, cudaStream_t stream) {
+          return LaunchMatmulManyRows({.input = in,
+                                       .end = kind,
+                                       .float_output = Store().out,
+                                       .residual_output = Residual().out,
+                                       .gated_output = quantized_},
+                                      rows, {.stream = stream, .may_overlap = may_overlap});
+        });
+    std::printf("%-9s %3d rows  many %57.2f us %5.0f GB/s\n", name_, rows, us,
+                static_cast<double>(weight_bytes_) / us / 1e3);
+  }
+
+ private:
+  template <class LaunchOne>
+  double Microseconds(int32_t rows, bool has_norm, const LaunchOne& launch) {
     Check(cudaMemcpy(num_rows_, &rows, sizeof rows, cudaMemcpyHostToDevice));
     cudaStream_t stream;
     Check(cudaStreamCreate(&stream));
@@ -94,7 +127,7 @@ class Product {
       MatmulInput in{.weights = matrix_, .x = x_, .num_rows = num_rows_};
       in.weights.chunks += i * stride_;
       if (has_norm) in.norm = norm_;
-      Check(LaunchShape<S>(in, end, rows, {.stream = stream, .may_overlap = i > 0}));
+      Check(launch(in, i > 0, stream));
     }
     cudaGraph_t graph;
     cudaGraphExec_t run;
@@ -113,23 +146,13 @@ class Product {
       Check(cudaEventElapsedTime(&ms, begin, finish));
       if (turn >= 2) times.push_back(ms);
     }
-    std::nth_element(times.begin(), times.begin() + kTurns / 2, times.end());
-    const double us = 1e3 * times[kTurns / 2] / copies_;
-    cudaFuncAttributes attributes;
-    Check(cudaFuncGetAttributes(&attributes, FewRowsKernel<S, End>));
-    std::printf(
-        "%-9s %2d rows  tiles %d teams %d slices %2d groups %d ahead %d blocks %d %7.2f us %5.0f "
-        "GB/s"
-        "  %3d registers, %3zu bytes spilled\n",
-        name_, rows, S::kWarpTiles, S::kRowTiles / S::kWarpTiles, S::kSlices, S::kGroups, S::kAhead,
-        S::kBlocksPerSm, us, static_cast<double>(weight_bytes_) / us / 1e3, attributes.numRegs,
-        attributes.localSizeBytes);
     cudaGraphExecDestroy(run);
     cudaGraphDestroy(graph);
     cudaStreamDestroy(stream);
+    std::nth_element(times.begin(), times.begin() + kTurns / 2, times.end());
+    return 1e3 * times[kTurns / 2] / copies_;
   }
 
- private:
   const char* name_;
   DeviceMatrix matrix_;
   int copies_ = 0;
@@ -139,6 +162,7 @@ class Product {
   RmsScale norm_;
   float* values_ = nullptr;
   float* norm_weights_ = nullptr;
+  float* square_sums_ = nullptr;
   Activations quantized_;
   int32_t* num_rows_ = nullptr;
 };
@@ -146,54 +170,47 @@ class Product {
 template <int warp_tiles, int teams, int slices, int groups, int ahead, int blocks>
 using Of = Shape<kFormat, warp_tiles, teams, slices, groups, ahead, blocks>;
 
-void TimeFloat(Product product, bool is_head) {
-  const StoreEnd end = product.Store();
-  if (is_head) {
-    product.Time<Of<2, 1, 8, 1, 4, 2>>(8, end, true);
-    product.Time<Of<1, 1, 4, 1, 2, 8>>(8, end, true);
-    product.Time<Of<2, 1, 4, 1, 4, 4>>(8, end, true);
-    product.Time<Of<2, 1, 4, 1, 2, 5>>(8, end, true);
-    product.Time<Of<2, 1, 4, 2, 2, 4>>(16, end, true);
-    product.Time<Of<2, 1, 4, 4, 2, 4>>(32, end, true);
-    product.Time<Of<4, 1, 4, 4, 2, 2>>(32, end, true);
-    product.Time<Of<4, 1, 4, 4, 1, 2>>(32, end, true);
+template <int g, class End>
+void Sweep(Product& product, int rows, const End& end, bool norm) {
+  if constexpr (std::is_same_v<End, GatedEnd>) {
+    product.Time<Of<2, 2, 4, g, 2, 2>>(rows, end, norm);
+    product.Time<Of<1, 4, 2, g, 2, 2>>(rows, end, norm);
+    product.Time<Of<1, 4, 2, g, 4, 2>>(rows, end, norm);
+    product.Time<Of<2, 2, 2, g, 4, 4>>(rows, end, norm);
+    product.Time<Of<2, 4, 2, g, 2, 2>>(rows, end, norm);
+    product.Time<Of<2, 2, 2, g, 2, 4>>(rows, end, norm);
+    if (g == 4) product.Time<Of<4, 1, 4, g, 2, 2>>(rows, end, norm);
+    if (g == 4) product.Time<Of<2, 4, 2, g, 2, 1>>(rows, end, norm);
+  } else if constexpr (std::is_same_v<End, ResidualEnd>) {
+    product.Time<Of<1, 2, 8, g, 4, 1>>(rows, end, norm);
+    product.Time<Of<1, 2, 8, g, 2, 1>>(rows, end, norm);
+    product.Time<Of<1, 2, 8, g, 8, 1>>(rows, end, norm);
+    product.Time<Of<2, 1, 8, g, 4, 1>>(rows, end, norm);
   } else {
-    product.Time<Of<1, 1, 8, 1, 4, 3>>(8, end, true);
-    product.Time<Of<1, 1, 8, 1, 8, 2>>(8, end, true);
-    product.Time<Of<1, 1, 8, 1, 4, 2>>(8, end, true);
-    product.Time<Of<2, 1, 8, 2, 2, 2>>(16, end, true);
-    product.Time<Of<1, 1, 8, 2, 4, 2>>(16, end, true);
-    product.Time<Of<1, 1, 8, 4, 2, 2>>(32, end, true);
-    product.Time<Of<4, 1, 8, 4, 2, 1>>(32, end, true);
+    product.Time<Of<1, 1, 8, g, 4, 2>>(rows, end, norm);
+    product.Time<Of<1, 1, 8, g, 4, 3>>(rows, end, norm);
+    product.Time<Of<1, 1, 8, g, 2, 3>>(rows, end, norm);
+    product.Time<Of<2, 1, 8, g, 2, 2>>(rows, end, norm);
+    product.Time<Of<2, 1, 4, g, 2, 4>>(rows, end, norm);
+    product.Time<Of<2, 1, 4, g, 4, 4>>(rows, end, norm);
+    if (g == 4) product.Time<Of<4, 1, 4, g, 2, 2>>(rows, end, norm);
   }
 }
-
-void TimeResidual(Product product) {
-  const ResidualEnd end = product.Residual();
-  product.Time<Of<1, 2, 16, 1, 2, 1>>(8, end, false);
-  product.Time<Of<1, 2, 8, 1, 4, 1>>(8, end, false);
-  product.Time<Of<1, 2, 8, 1, 8, 1>>(8, end, false);
-  product.Time<Of<1, 2, 10, 1, 4, 1>>(8, end, false);
-  product.Time<Of<1, 2, 8, 2, 4, 1>>(16, end, false);
-  product.Time<Of<1, 2, 8, 2, 2, 1>>(16, end, false);
-  product.Time<Of<1, 2, 8, 4, 2, 1>>(32, end, false);
-  product.Time<Of<1, 2, 8, 4, 1, 1>>(32, end, false);
+template <class End>
+void SweepAll(Product product, const End& end, bool norm) {
+  Sweep<0>(product, 1, end, norm);
+  Sweep<1>(product, 8, end, norm);
+  Sweep<2>(product, 16, end, norm);
+  Sweep<4>(product, 32, end, norm);
+  const MatmulEnd kind = std::is_same_v<End, GatedEnd>      ? MatmulEnd::kGated
+                         : std::is_same_v<End, ResidualEnd> ? MatmulEnd::kResidual
+                                                            : MatmulEnd::kFloat;
+  for (int rows : {32, 64, 512}) product.TimeMany(kind, rows, norm);
 }
 
-void TimeGated(Product product) {
-  const GatedEnd end = product.Gated();
-  product.Time<Of<1, 4, 4, 1, 2, 2>>(8, end, true);
-  product.Time<Of<1, 4, 2, 1, 2, 4>>(8, end, true);
-  product.Time<Of<1, 4, 2, 1, 4, 2>>(8, end, true);
-  product.Time<Of<2, 2, 2, 1, 4, 4>>(8, end, true);
-  product.Time<Of<2, 2, 4, 1, 4, 2>>(8, end, true);
-  product.Time<Of<2, 2, 4, 2, 2, 2>>(16, end, true);
-  product.Time<Of<1, 4, 2, 2, 2, 2>>(16, end, true);
-  product.Time<Of<2, 2, 4, 4, 2, 2>>(32, end, true);
-  product.Time<Of<4, 1, 4, 4, 2, 2>>(32, end, true);
-  product.Time<Of<1, 4, 4, 4, 2, 1>>(32, end, true);
-  product.Time<Of<1, 4, 2, 4, 2, 2>>(32, end, true);
-}
+void TimeFloat(Product product, bool) { SweepAll(product, product.Store(), true); }
+void TimeResidual(Product product) { SweepAll(product, product.Residual(), false); }
+void TimeGated(Product product) { SweepAll(product, product.Gated(), true); }
 
 }  // namespace
 }  // namespace tandem::cuda

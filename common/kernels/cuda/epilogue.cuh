@@ -68,12 +68,11 @@ __device__ __forceinline__ void QuantizeBlock(const Activations& out, int64_t ro
   const float absmax = WarpMaxMagnitude(value);
   const float inverse = absmax > 0.0f ? 127.0f / absmax : 0.0f;
   const int code = __float2int_rn(fminf(fmaxf(value * inverse, -127.0f), 127.0f));
-  out.codes[row * out.padded_cols + ActivationIndex(col + lane)] = static_cast<int8_t>(code);
+  out.codes[out.CodeAt(row, col + lane)] = static_cast<int8_t>(code);
   const int sum = out.sums != nullptr ? WarpSum(code) : 0;
   if (lane == 0) {
     const float scale = absmax * (1.0f / 127.0f);
-    const int64_t index =
-        ((row / 8) * (out.padded_cols / kScaleCols) + col / kScaleCols) * 8 + row % 8;
+    const int64_t index = out.ScaleAt(row, col / kScaleCols);
     out.scales[index] = scale;
     if (out.sums != nullptr) out.sums[index] = scale * static_cast<float>(sum);
   }

@@ -55,29 +55,22 @@ struct ActivationCursor {
   __device__ __forceinline__ void Start(const Activations& x, int group, int num_rows, int chunk,
                                         int lane) {
     const int row = min(group * 8 + lane / 4, num_rows - 1);
-    const int64_t first = (int64_t{group} * (x.padded_cols / kScaleCols) +
-                           int64_t{chunk} * (kChunkCols / kScaleCols)) *
-                              8 +
-                          lane % 4 * 2;
-    codes = x.codes + int64_t{row} * x.padded_cols + chunk * kChunkCols + lane % 4 * 16;
+    const int64_t first = x.ScaleAt(group * 8 + lane % 4 * 2, chunk * (kChunkCols / kScaleCols));
+    codes = x.codes + x.CodeAt(row, chunk * kChunkCols) + lane % 4 * 16;
     scales = x.scales + first;
     sums = x.sums + first;
   }
   __device__ __forceinline__ ActivationTile Load(int tile) const {
     ActivationTile x;
-    x.codes = *reinterpret_cast<const uint4*>(codes + tile * kTileCols);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int offset = (tile * 2 + half) * 8;
-      x.scales[half] = *reinterpret_cast<const float2*>(scales + offset);
-      if (F == MatrixFormat::kAffine4) {
-        x.sums[half] = *reinterpret_cast<const float2*>(sums + offset);
-      }
+    x.codes = *reinterpret_cast<const uint4*>(codes + tile * 8 * kTileCols);
+    x.SetScales(*reinterpret_cast<const float4*>(scales + tile * 16));
+    if (F == MatrixFormat::kAffine4) {
+      x.SetSums(*reinterpret_cast<const float4*>(sums + tile * 16));
     }
     return x;
   }
   __device__ __forceinline__ void Advance() {
-    codes += kChunkCols;
+    codes += kChunkCols * 8;
     scales += kChunkCols / kScaleCols * 8;
     sums += kChunkCols / kScaleCols * 8;
   }

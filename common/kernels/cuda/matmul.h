@@ -91,7 +91,7 @@ inline constexpr int32_t kFloatSlices = 8;
 inline constexpr int32_t kManyOutputsSlices = 4;  // kFloat from kManyOutputs on: a head
 inline constexpr int32_t kManyOutputs = 16384;
 inline constexpr int32_t kResidualSlices = 8;
-inline constexpr int32_t kGatedSlices = 4;
+inline constexpr int32_t kGatedSlices = 2;
 
 // For at most `max_rows` <= kMaxFewRows rows: each 32 of them read the weights once; 1 to 8 rows
 // cost the same.

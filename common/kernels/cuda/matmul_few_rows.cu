@@ -14,25 +14,31 @@ template <MatrixFormat F, int warp_tiles, int teams, int slices, int groups, int
           int blocks_per_sm>
 using ShapeFor = Shape<F, warp_tiles, teams, slices, groups, AheadOf(F, ahead), blocks_per_sm>;
 
-constexpr int32_t kManyTiles = 6144;
+// Outputs from which on blocks are large enough in number to be large.
+constexpr int32_t kManyFloats = 6144;
+constexpr int32_t kManyGated = 24576;
 
 template <MatrixFormat F>
 cudaError_t LaunchFloat(const MatmulInput& in, const StoreEnd& end, int32_t max_rows,
                         const LaunchOptions& options) {
   constexpr int s = kFloatSlices;
-  const bool has_many_tiles = in.weights.num_rows >= kManyTiles;
-  if (max_rows <= 8 && has_many_tiles) {
-    return max_rows == 1 ? LaunchShape<ShapeFor<F, 2, 1, s, 0, 2, 2>>(in, end, max_rows, options)
-                         : LaunchShape<ShapeFor<F, 2, 1, s, 1, 2, 2>>(in, end, max_rows, options);
+  // Of a large model there are enough outputs to go round with several tiles each.
+  if (in.weights.num_rows >= kManyFloats) {
+    if (max_rows == 1) {
+      return LaunchShape<ShapeFor<F, 1, 1, s, 0, 2, 3>>(in, end, max_rows, options);
+    }
+    if (max_rows <= 8) {
+      return LaunchShape<ShapeFor<F, 1, 1, s, 1, 2, 3>>(in, end, max_rows, options);
+    }
+    if (max_rows <= 16) {
+      return LaunchShape<ShapeFor<F, 2, 1, s, 2, 2, 2>>(in, end, max_rows, options);
+    }
+    return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 1>>(in, end, max_rows, options);
   }
   if (max_rows == 1) return LaunchShape<ShapeFor<F, 1, 1, s, 0, 4, 2>>(in, end, max_rows, options);
   if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 1, s, 1, 4, 2>>(in, end, max_rows, options);
-  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 1, s, 2, 2, 3>>(in, end, max_rows, options);
-  // Of a large model there are enough outputs to go round with four tiles each.
-  if (has_many_tiles) {
-    return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 1>>(in, end, max_rows, options);
-  }
-  return LaunchShape<ShapeFor<F, 1, 1, s, 4, 2, 2>>(in, end, max_rows, options);
+  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 1, s, 2, 4, 2>>(in, end, max_rows, options);
+  return LaunchShape<ShapeFor<F, 1, 1, s, 4, 4, 2>>(in, end, max_rows, options);
 }
 
 template <MatrixFormat F>
@@ -51,7 +57,7 @@ cudaError_t LaunchResidual(const MatmulInput& in, const ResidualEnd& end, int32_
   constexpr int s = kResidualSlices;
   if (max_rows == 1) return LaunchShape<ShapeFor<F, 1, 2, s, 0, 4, 1>>(in, end, max_rows, options);
   if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 2, s, 1, 4, 1>>(in, end, max_rows, options);
-  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 2, s, 2, 4, 1>>(in, end, max_rows, options);
+  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 2, s, 2, 2, 1>>(in, end, max_rows, options);
   return LaunchShape<ShapeFor<F, 1, 2, s, 4, 2, 1>>(in, end, max_rows, options);
 }
 
@@ -59,10 +65,14 @@ template <MatrixFormat F>
 cudaError_t LaunchGated(const MatmulInput& in, const GatedEnd& end, int32_t max_rows,
                         const LaunchOptions& options) {
   constexpr int s = kGatedSlices;
-  if (max_rows == 1) return LaunchShape<ShapeFor<F, 2, 2, s, 0, 2, 2>>(in, end, max_rows, options);
-  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 2, 2, s, 1, 2, 2>>(in, end, max_rows, options);
-  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 2, 2, s, 2, 2, 2>>(in, end, max_rows, options);
-  return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 2>>(in, end, max_rows, options);
+  if (max_rows <= 8 && in.weights.num_rows >= kManyGated) {
+    return max_rows == 1 ? LaunchShape<ShapeFor<F, 2, 4, s, 0, 2, 2>>(in, end, max_rows, options)
+                         : LaunchShape<ShapeFor<F, 2, 4, s, 1, 2, 2>>(in, end, max_rows, options);
+  }
+  if (max_rows == 1) return LaunchShape<ShapeFor<F, 1, 4, s, 0, 4, 2>>(in, end, max_rows, options);
+  if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 4, s, 1, 4, 2>>(in, end, max_rows, options);
+  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 4, s, 2, 4, 2>>(in, end, max_rows, options);
+  return LaunchShape<ShapeFor<F, 1, 4, s, 4, 2, 2>>(in, end, max_rows, options);
 }
 
 template <MatrixFormat F>

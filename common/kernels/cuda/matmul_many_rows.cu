@@ -10,65 +10,51 @@ constexpr int kWarps = 8;  // of 16 outputs each
 constexpr int kBlockOutputs = kWarps * kTileRows;
 static_assert(kBlockOutputs == kManyRowsOutputs);
 constexpr int kThreads = kWarps * 32;
-constexpr int kChunkBlocks = kChunkCols / kScaleCols;
 
-// Activations of one chunk. The 16-byte units of odd rows change places by fours, so that eight
-// lanes meet all banks; scales lie as lanes read them: [row pair][half][2 rows] of a tile.
+// Activations of one chunk, as they lie in memory.
 template <int kGroups>
 struct Stage {
-  uint8_t codes[kGroups * 8][kChunkCols];
+  uint4 codes[kGroups][kChunkTiles][32];
   float4 scales[kGroups][kChunkTiles][4];
   float4 sums[kGroups][kChunkTiles][4];
 };
 
-__device__ __forceinline__ int CodesAt(int row, int unit) {
-  return row * kChunkCols + (unit ^ (row % 2 * 4)) * 16;
-}
-
 // Copies the block's rows to shared memory, chunk by chunk: what a thread has to do with it.
 template <MatrixFormat F, int kGroups>
 struct StageCopy {
-  static constexpr int kUnits = kChunkCols / 16;
-  static constexpr int kRowStep = kThreads / kUnits;
-  static constexpr int kPairs = kGroups * kChunkTiles * 8;  // of scales
-  static_assert(kPairs <= kThreads);
+  static constexpr int kUnits = kChunkTiles * 32;          // of a group's codes, 16 bytes each
+  static constexpr int kThreadGroups = kThreads / kUnits;  // that are copied at a time
+  static constexpr int kScaleUnits = kChunkTiles * 4;      // of a group
+  static_assert(kThreads % kUnits == 0 && kGroups % kThreadGroups == 0);
+  static_assert(kGroups * kScaleUnits <= kThreads);
   const int8_t* codes;
   const float* scales;
   const float* sums;
-  int64_t row_bytes;  // of kRowStep rows
-  int codes_to;
-  int scales_to;
+  int64_t step;  // bytes of kThreadGroups groups
 
   __device__ __forceinline__ StageCopy(const Activations& x, int first_group) {
-    const int row = threadIdx.x / kUnits;
-    codes = x.codes + int64_t{first_group * 8 + row} * x.padded_cols + threadIdx.x % kUnits * 16;
-    row_bytes = int64_t{kRowStep} * x.padded_cols;
-    codes_to = CodesAt(row, threadIdx.x % kUnits);
-    // Pair t of the rows, half of a tile.
-    const int group = threadIdx.x % kPairs / (kChunkTiles * 8);
-    const int block = threadIdx.x % (kChunkTiles * 8) / 4;
-    const int t = threadIdx.x % 4;
+    const int64_t group = first_group + threadIdx.x / kUnits;
+    codes = x.codes + group * 8 * x.padded_cols + threadIdx.x % kUnits * 16;
+    step = int64_t{kThreadGroups} * 8 * x.padded_cols;
+    const int64_t scales_of = first_group + threadIdx.x / kScaleUnits;
     const int64_t from =
-        (int64_t{first_group + group} * (x.padded_cols / kScaleCols) + block) * 8 + 2 * t;
+        scales_of * (x.padded_cols / kTileCols) * 16 + threadIdx.x % kScaleUnits * 4;
     scales = x.scales + from;
     sums = x.sums + from;
-    scales_to = ((group * kChunkTiles + block / 2) * 4 + t) * 4 + block % 2 * 2;
   }
   // Begins to copy the next chunk.
   __device__ __forceinline__ void Next(Stage<kGroups>& stage) {
-    static_assert(kRowStep % 2 == 0);
 #pragma unroll
-    for (int i = 0; i < kGroups * 8 / kRowStep; ++i) {
-      CopyUnit<16>(&stage.codes[0][0] + codes_to + i * kRowStep * kChunkCols,
-                   codes + i * row_bytes);
+    for (int i = 0; i < kGroups / kThreadGroups; ++i) {
+      CopyUnit<16>(&stage.codes[i * kThreadGroups][0][0] + threadIdx.x, codes + i * step);
     }
-    if (threadIdx.x < kPairs) {
-      CopyUnit<8>(&stage.scales[0][0][0].x + scales_to, scales);
-      if (F == MatrixFormat::kAffine4) CopyUnit<8>(&stage.sums[0][0][0].x + scales_to, sums);
+    if (threadIdx.x < kGroups * kScaleUnits) {
+      CopyUnit<16>(&stage.scales[0][0][0] + threadIdx.x, scales);
+      if (F == MatrixFormat::kAffine4) CopyUnit<16>(&stage.sums[0][0][0] + threadIdx.x, sums);
     }
-    codes += kChunkCols;
-    scales += kChunkBlocks * 8;
-    sums += kChunkBlocks * 8;
+    codes += kChunkCols * 8;
+    scales += kScaleUnits * 4;
+    sums += kScaleUnits * 4;
   }
 };
 
@@ -76,17 +62,9 @@ template <MatrixFormat F, int kGroups>
 __device__ __forceinline__ ActivationTile StagedTile(const Stage<kGroups>& stage, int group,
                                                      int tile, int lane) {
   ActivationTile x;
-  const int t = lane % 4;
-  const int at = CodesAt(group * 8 + lane / 4, tile * (kTileCols / 16) + t);
-  x.codes = *reinterpret_cast<const uint4*>(&stage.codes[0][0] + at);
-  const float4 scales = stage.scales[group][tile][t];
-  x.scales[0] = make_float2(scales.x, scales.y);
-  x.scales[1] = make_float2(scales.z, scales.w);
-  if (F == MatrixFormat::kAffine4) {
-    const float4 sums = stage.sums[group][tile][t];
-    x.sums[0] = make_float2(sums.x, sums.y);
-    x.sums[1] = make_float2(sums.z, sums.w);
-  }
+  x.codes = stage.codes[group][tile][lane];
+  x.SetScales(stage.scales[group][tile][lane % 4]);
+  if (F == MatrixFormat::kAffine4) x.SetSums(stage.sums[group][tile][lane % 4]);
   return x;
 }
 

@@ -72,6 +72,7 @@ struct TestRows {
     padded = PaddedCols(cols);
     const int64_t blocks = padded / kScaleCols;
     values.assign(rows * padded, 0.0);
+    const Activations at = {.padded_cols = static_cast<int32_t>(padded)};
     std::vector<int8_t> codes(rows * padded, 0);
     std::vector<float> scales(rows * blocks, 0.0f);
     std::vector<float> sums(rows * blocks, 0.0f);
@@ -82,11 +83,11 @@ struct TestRows {
         for (int64_t col = block * kScaleCols; col < std::min<int64_t>((block + 1) * 32, cols);
              ++col) {
           const auto code = static_cast<int8_t>(random() % 255 - 127);
-          codes[row * padded + ActivationIndex(static_cast<int32_t>(col))] = code;
+          codes[at.CodeAt(row, static_cast<int32_t>(col))] = code;
           values[row * padded + col] = static_cast<double>(code) * scale;
           sum += code;
         }
-        const int64_t index = (row / 8 * blocks + block) * 8 + row % 8;
+        const int64_t index = at.ScaleAt(row, static_cast<int32_t>(block));
         scales[index] = scale;
         sums[index] = scale * static_cast<float>(sum);
       }

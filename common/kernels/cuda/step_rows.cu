@@ -69,15 +69,17 @@ __global__ void GatherKernel(GatherCall call) {
   const int64_t to = blockIdx.x;
   if (to >= call.counts->num_logits_rows) return;
   const int64_t from = call.row_map[to];
-  const int64_t cols = call.from.padded_cols;
-  for (int64_t i = threadIdx.x * 16; i < cols; i += blockDim.x * 16) {
-    *reinterpret_cast<uint4*>(call.to.codes + to * cols + i) =
-        *reinterpret_cast<const uint4*>(call.from.codes + from * cols + i);
+  const int cols = call.from.padded_cols;
+  for (int i = threadIdx.x * 16; i < cols; i += blockDim.x * 16) {
+    // ActivationIndex keeps columns of 64 together.
+    const int in_tile = i % kTileCols;
+    const int first = i / kTileCols * kTileCols;
+    *reinterpret_cast<uint4*>(call.to.codes + call.to.CodeAt(to, first) + in_tile) =
+        *reinterpret_cast<const uint4*>(call.from.codes + call.from.CodeAt(from, first) + in_tile);
   }
-  const int64_t num_scales = cols / kScaleCols;
-  for (int64_t i = threadIdx.x; i < num_scales; i += blockDim.x) {
-    const int64_t target = (to / 8 * num_scales + i) * 8 + to % 8;
-    const int64_t source = (from / 8 * num_scales + i) * 8 + from % 8;
+  for (int i = threadIdx.x; i < cols / kScaleCols; i += blockDim.x) {
+    const int64_t target = call.to.ScaleAt(to, i);
+    const int64_t source = call.from.ScaleAt(from, i);
     call.to.scales[target] = call.from.scales[source];
     call.to.sums[target] = call.from.sums[source];
   }

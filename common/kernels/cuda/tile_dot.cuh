@@ -15,31 +15,17 @@ struct ActivationTile {
   uint4 codes;
   float2 scales[2];
   float2 sums[2];
-};
 
-template <MatrixFormat F>
-__device__ __forceinline__ ActivationTile LoadActivationTile(const Activations& x, int row_group,
-                                                             int k_tile, int lane, bool has_row) {
-  ActivationTile tile;
-  const int g = lane / 4;
-  const int t = lane % 4;
-  tile.codes = make_uint4(0, 0, 0, 0);
-  if (has_row) {
-    const int64_t row = row_group * 8 + g;
-    tile.codes = *reinterpret_cast<const uint4*>(x.codes + row * x.padded_cols +
-                                                 k_tile * kTileCols + t * 16);
+  // As they lie in memory.
+  __device__ __forceinline__ void SetScales(const float4& stored) {
+    scales[0] = make_float2(stored.x, stored.y);
+    scales[1] = make_float2(stored.z, stored.w);
   }
-  const int64_t block = int64_t{row_group} * (x.padded_cols / kScaleCols) + k_tile * 2;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int64_t index = (block + half) * 8 + 2 * t;
-    tile.scales[half] = *reinterpret_cast<const float2*>(x.scales + index);
-    if (F == MatrixFormat::kAffine4) {
-      tile.sums[half] = *reinterpret_cast<const float2*>(x.sums + index);
-    }
+  __device__ __forceinline__ void SetSums(const float4& stored) {
+    sums[0] = make_float2(stored.x, stored.y);
+    sums[1] = make_float2(stored.z, stored.w);
   }
-  return tile;
-}
+};
 
 // The int8 codebook: its 16 entries, or the two tables of SplitCodebook.
 struct Codebook {
