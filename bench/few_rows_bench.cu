@@ -1,4 +1,5 @@
-// Times shapes of the kernel for few rows at the matrices of Llama-3-8B and Llama-3.2-1B, NF4.
+// Times shapes of the kernel for few rows at the matrices of Llama-3-8B and Llama-3.2-1B, NF4, and
+// beside them the kernel for many rows.
 // Weights are more than the second cache holds, or, with `cached`, one matrix; launches follow each
 // other in a graph with programmatic dependent launch, as in a step. One line for each matrix, rows
 // and shape.
@@ -9,6 +10,7 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "common/kernels/cuda/few_rows.cuh"
@@ -170,8 +172,9 @@ class Product {
 template <int warp_tiles, int teams, int slices, int groups, int ahead, int blocks>
 using Of = Shape<kFormat, warp_tiles, teams, slices, groups, ahead, blocks>;
 
+// The shapes worth a try for `rows` rows, which are g groups (0: a single row).
 template <int g, class End>
-void Sweep(Product& product, int rows, const End& end, bool norm) {
+void TimeShapes(Product& product, int rows, const End& end, bool norm) {
   if constexpr (std::is_same_v<End, GatedEnd>) {
     product.Time<Of<2, 2, 4, g, 2, 2>>(rows, end, norm);
     product.Time<Of<1, 4, 2, g, 2, 2>>(rows, end, norm);
@@ -184,7 +187,6 @@ void Sweep(Product& product, int rows, const End& end, bool norm) {
   } else if constexpr (std::is_same_v<End, ResidualEnd>) {
     product.Time<Of<1, 2, 8, g, 4, 1>>(rows, end, norm);
     product.Time<Of<1, 2, 8, g, 2, 1>>(rows, end, norm);
-    product.Time<Of<1, 2, 8, g, 8, 1>>(rows, end, norm);
     product.Time<Of<2, 1, 8, g, 4, 1>>(rows, end, norm);
   } else {
     product.Time<Of<1, 1, 8, g, 4, 2>>(rows, end, norm);
@@ -196,35 +198,38 @@ void Sweep(Product& product, int rows, const End& end, bool norm) {
     if (g == 4) product.Time<Of<4, 1, 4, g, 2, 2>>(rows, end, norm);
   }
 }
+
 template <class End>
-void SweepAll(Product product, const End& end, bool norm) {
-  Sweep<0>(product, 1, end, norm);
-  Sweep<1>(product, 8, end, norm);
-  Sweep<2>(product, 16, end, norm);
-  Sweep<4>(product, 32, end, norm);
+void TimeProduct(Product product, const End& end, bool norm) {
+  TimeShapes<0>(product, 1, end, norm);
+  TimeShapes<1>(product, 8, end, norm);
+  TimeShapes<2>(product, 16, end, norm);
+  TimeShapes<4>(product, 32, end, norm);
   const MatmulEnd kind = std::is_same_v<End, GatedEnd>      ? MatmulEnd::kGated
                          : std::is_same_v<End, ResidualEnd> ? MatmulEnd::kResidual
                                                             : MatmulEnd::kFloat;
   for (int rows : {32, 64, 512}) product.TimeMany(kind, rows, norm);
 }
 
-void TimeFloat(Product product, bool) { SweepAll(product, product.Store(), true); }
-void TimeResidual(Product product) { SweepAll(product, product.Residual(), false); }
-void TimeGated(Product product) { SweepAll(product, product.Gated(), true); }
-
 }  // namespace
 }  // namespace tandem::cuda
 
 int main(int argc, char** argv) {
   using tandem::cuda::Product;
+  using tandem::cuda::TimeProduct;
   const bool is_small = argc > 1 && std::strcmp(argv[1], "1b") == 0;
   const bool in_cache = argc > 2 && std::strcmp(argv[2], "cached") == 0;
   const int hidden = is_small ? 2048 : 4096;
   const int ffn = is_small ? 8192 : 14336;
-  tandem::cuda::TimeFloat(Product("qkv", is_small ? 3072 : 6144, hidden, in_cache), false);
-  tandem::cuda::TimeResidual(Product("attention", hidden, hidden, in_cache));
-  tandem::cuda::TimeGated(Product("gate_up", 2 * ffn, hidden, in_cache));
-  tandem::cuda::TimeResidual(Product("down", hidden, ffn, in_cache));
-  tandem::cuda::TimeFloat(Product("head", 128256, hidden, in_cache), true);
+  const Product qkv("qkv", is_small ? 3072 : 6144, hidden, in_cache);
+  TimeProduct(qkv, qkv.Store(), true);
+  const Product attention("attention", hidden, hidden, in_cache);
+  TimeProduct(attention, attention.Residual(), false);
+  const Product gate_up("gate_up", 2 * ffn, hidden, in_cache);
+  TimeProduct(gate_up, gate_up.Gated(), true);
+  const Product down("down", hidden, ffn, in_cache);
+  TimeProduct(down, down.Residual(), false);
+  const Product head("head", 128256, hidden, in_cache);
+  TimeProduct(head, head.Store(), true);
   return 0;
 }
