@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes a llama GGUF in a larger shape that computes the same function.
+"""Writes a llama model in a larger shape that computes the same function.
 
     tools/inflate_model.py smollm2-135m-instruct.q4_1.gguf --shape 8b --out 8b.q4_0.gguf
     tools/inflate_model.py smollm2-135m-instruct.first6.q4_1.gguf --shape 1b --out 1b.q4_0.gguf
+    tools/inflate_model.py MODEL.gguf --shape 8b --format safetensors-nf4 --out 8b-nf4
 
 Text, perplexity and acceptance are the small model's own, at the cost of the large one: for
 measuring speed and memory of shapes whose weights cannot be had. Always say so.
@@ -27,6 +28,12 @@ A trimmed draft gets a row for every id again, ids it left out the one that stoo
 the large shape's head has its full cost. It may then propose such an id, which is refused. With
 --keep-trimmed its head stays small.
 
+With --format safetensors the output is a folder as Hugging Face publishes models, in shards:
+config.json, the tokenizer's files, weights in BF16 (or --layers-type f16, f32: quantized ones
+are unpacked) and norms in F32. safetensors-nf4 has the layers' matrices in bitsandbytes' NF4 with
+double-quantized scales, embedding and head in BF16: the text is then that of the small model in
+NF4, close to its own. Neither holds what GGUF has for trimmed heads or RoPE factors.
+
 Needs the packages gguf and numpy; memory for one matrix.
 """
 
@@ -39,11 +46,15 @@ import sys
 import gguf
 import numpy as np
 
-QTYPES = {name: gguf.GGMLQuantizationType[name]
-          for name in ("Q4_0", "Q4_1", "Q8_0", "F16", "BF16", "F32")}
+import nf4
+import safetensors_folder
+from weight_types import QTYPES, as_bytes, block_layout, noise_tile, quantize, row_bytes, zeros
+
 UNUSED_TOKEN = 5
 KEPT_IDS = "tandem.draft.kept_ids"
-NOISE_SCALE = 0.004  # of a block's codes; 16-bit noise has the same spread
+# Types of layers, embedding and head where no option names them.
+DEFAULT_TYPES = {"gguf": ("Q4_0", "Q8_0", "Q8_0"), "safetensors": ("BF16", "BF16", "BF16"),
+                 "safetensors-nf4": (nf4.QTYPE, "BF16", "BF16")}
 
 
 @dataclasses.dataclass
@@ -111,45 +122,19 @@ class Source:
         """The matrix as bytes of `qtype` [rows, bytes], its values times `scale`."""
         tensor = self.tensors[name]
         if tensor.tensor_type != qtype:
-            return as_bytes(gguf.quants.quantize(self.floats(name) * np.float32(scale), qtype))
+            return as_bytes(quantize(self.floats(name) * np.float32(scale), qtype))
         data = as_bytes(self.data(name))
         if scale == 1.0:
             return data
         if qtype in (QTYPES["F16"], QTYPES["BF16"], QTYPES["F32"]):
             return as_bytes(gguf.quants.quantize(self.floats(name) * np.float32(scale), qtype))
-        block = gguf.GGML_QUANT_SIZES[qtype][1]
+        block = block_layout(qtype)[1]
         blocks = data.reshape(data.shape[0], -1, block).copy()
         num_scales = 2 if qtype == QTYPES["Q4_1"] else 1  # f16, at the start of the block
         scales = np.ascontiguousarray(blocks[:, :, :2 * num_scales]).view(np.float16)
         scaled = (scales.astype(np.float32) * scale).astype(np.float16)
         blocks[:, :, :2 * num_scales] = scaled.view(np.uint8)
         return blocks.reshape(data.shape)
-
-
-def as_bytes(array):
-    return np.ascontiguousarray(array).view(np.uint8).reshape(array.shape[0], -1)
-
-
-def row_bytes(num_elements, qtype):
-    elements, size = gguf.GGML_QUANT_SIZES[qtype]
-    return num_elements // elements * size
-
-
-def noise_tile(qtype, num_bytes):
-    """A stretch of blocks with random codes and one scale; repeated to fill matrices."""
-    random = np.random.default_rng(1)
-    elements, size = gguf.GGML_QUANT_SIZES[qtype]
-    num_blocks = num_bytes // size
-    if elements == 1:
-        spread = NOISE_SCALE * 4.6  # of codes -8 to 7
-        values = random.standard_normal((1, num_blocks), dtype=np.float32) * np.float32(spread)
-        return as_bytes(gguf.quants.quantize(values, qtype)).reshape(-1)
-    blocks = random.integers(0, 256, (num_blocks, size), dtype=np.uint8)
-    scale = np.float32(NOISE_SCALE / 16 if qtype == QTYPES["Q8_0"] else NOISE_SCALE)
-    blocks[:, :2] = np.array([scale], np.float16).view(np.uint8)
-    if qtype == QTYPES["Q4_1"]:
-        blocks[:, 2:4] = np.array([-7.5 * scale], np.float16).view(np.uint8)
-    return blocks.reshape(-1)
 
 
 class Inflater:
@@ -164,7 +149,7 @@ class Inflater:
         self.group = shape.heads // shape.kv_heads
         self.real_heads = [kv * self.group + i for kv in range(small.kv_heads)
                            for i in range(small.heads // small.kv_heads)]
-        check_shapes(small, shape)
+        check_shapes(small, shape, max(32, block_layout(types["layers"])[0]))
 
     def is_real(self, layer):
         return layer < self.source.shape.layers
@@ -172,8 +157,8 @@ class Inflater:
     def blank(self, num_rows, num_cols, qtype, noise):
         shape = (num_rows, row_bytes(num_cols, qtype))
         if not noise or self.padding == "zero":
-            return np.zeros(shape, np.uint8)
-        block = gguf.GGML_QUANT_SIZES[qtype][1]
+            return zeros(shape[0] * shape[1], qtype).reshape(shape)
+        block = block_layout(qtype)[1]
         if qtype not in self.tiles:
             self.tiles[qtype] = noise_tile(qtype, (1 << 22) // block * block)
         size = shape[0] * shape[1]
@@ -198,7 +183,7 @@ class Inflater:
             return out
         used = row_bytes(self.source.shape.hidden, qtype)
         by_head = out.reshape(num_heads, self.to.head_dim, -1)
-        by_head[heads, :, :used] = 0
+        by_head[heads, :, :used] = zeros(used, qtype)
         out[rows, :used] = self.source.rows(name, qtype, scale)
         return out
 
@@ -221,7 +206,7 @@ class Inflater:
             return out
         small = self.source.rows(source_name, qtype)
         if zero_rows:
-            out[:, :small.shape[1]] = 0
+            out[:, :small.shape[1]] = zeros(small.shape[1], qtype)
         out[:small.shape[0], :small.shape[1]] = small
         return out
 
@@ -281,7 +266,7 @@ class Inflater:
                 zero_rows=True)
 
 
-def check_shapes(small, to):
+def check_shapes(small, to, block):
     if to.tied and not small.tied:
         raise ValueError("the model has a head of its own, the shape ties it to the embedding")
     for what in ("hidden", "layers", "kv_heads", "ffn", "vocab"):
@@ -294,8 +279,8 @@ def check_shapes(small, to):
     if to.head_dim % small.head_dim:
         raise ValueError(f"heads of {to.head_dim} are no multiple of {small.head_dim}")
     for what in ("hidden", "head_dim", "ffn"):
-        if getattr(small, what) % 32 or getattr(to, what) % 32:
-            raise ValueError(f"{what} must be a multiple of 32")
+        if getattr(small, what) % block or getattr(to, what) % block:
+            raise ValueError(f"{what} must be a multiple of {block}")
 
 
 def replaced_keys(source, to, context):
@@ -338,31 +323,28 @@ def replaced_keys(source, to, context):
     return keys
 
 
-def write_metadata(writer, source, to, context):
+def metadata_of(source, to, context):
+    """{key: (value, GGUF's type, that of an array's elements or None)} of the larger model."""
     replaced = replaced_keys(source, to, context)
     dropped = {"general.architecture", "general.file_type", "general.size_label"}
     if source.kept_rows is None:
         dropped.add(KEPT_IDS)
+    metadata = {}
     for field in source.reader.fields.values():
         if field.name.startswith("GGUF.") or field.name in dropped or field.name in replaced:
             continue
         is_array = field.types[0] == gguf.GGUFValueType.ARRAY
-        writer.add_key_value(field.name, field.contents(), field.types[0],
-                             sub_type=field.types[-1] if is_array else None)
-    for key, (value, value_type, sub_type) in replaced.items():
-        writer.add_key_value(key, value, value_type, sub_type=sub_type)
+        metadata[field.name] = (field.contents(), field.types[0],
+                                field.types[-1] if is_array else None)
+    return metadata | replaced
 
 
-def inflate(source, to, types, padding, context, out):
-    """Writes the file and returns one line about it."""
-    inflater = Inflater(source, to, types, padding)
+def write_gguf(plan, metadata, out):
     part = out + ".part"
     writer = gguf.GGUFWriter(part, "llama")
-    write_metadata(writer, source, to, context)
-    plan = list(inflater.tensors())
-    num_elements = 0
+    for key, (value, value_type, sub_type) in metadata.items():
+        writer.add_key_value(key, value, value_type, sub_type=sub_type)
     for name, dims, qtype, _ in plan:
-        num_elements += math.prod(dims)
         shape = dims[:-1] + (row_bytes(dims[-1], qtype),)
         writer.add_tensor_info(name, shape, np.dtype(np.uint8), math.prod(shape), raw_dtype=qtype)
     writer.write_header_to_file()
@@ -375,15 +357,47 @@ def inflate(source, to, types, padding, context, out):
         writer.write_tensor_data(data)
     writer.close()
     os.replace(part, out)
-    return (f"{out}: {to.layers} layers, {num_elements / 1e9:.2f} G parameters, "
-            f"{os.path.getsize(out) / 2**30:.2f} GiB; layers {types['layers'].name}, embedding "
-            f"{types['embedding'].name}, head {'tied' if to.tied else types['head'].name}")
+    return os.path.getsize(out)
+
+
+def inflate(source, to, types, args):
+    """Writes the model and returns one line about it."""
+    plan = list(Inflater(source, to, types, args.padding).tensors())
+    metadata = metadata_of(source, to, args.context)
+    if args.format == "gguf":
+        size = write_gguf(plan, metadata, args.out)
+    else:
+        if source.kept_rows is not None:
+            raise ValueError("a folder of safetensors has no word for a trimmed head: leave out "
+                             "--keep-trimmed")
+        values = {key: entry[0] for key, entry in metadata.items()}
+        size = safetensors_folder.write_folder(plan, values, args.out, args.max_shard_bytes)
+    num_elements = sum(math.prod(dims) for _, dims, _, _ in plan)
+    layers, embedding, head = (getattr(kind, "name", kind) for kind in types.values())
+    return (f"{args.out}: {to.layers} layers, {num_elements / 1e9:.2f} G parameters, "
+            f"{size / 2**30:.2f} GiB; layers {layers}, embedding {embedding}, "
+            f"head {'tied' if to.tied else head}")
+
+
+def types_of(args):
+    """The types of layers, embedding and head. ValueError for one that the format has not."""
+    types = {}
+    for part, default in zip(("layers", "embedding", "head"), DEFAULT_TYPES[args.format]):
+        wanted = getattr(args, part + "_type")
+        name = wanted.upper() if wanted else default
+        types[part] = nf4.QTYPE if name == nf4.QTYPE else QTYPES[name]
+        if wanted and args.format == "safetensors-nf4" and part == "layers":
+            raise ValueError("--layers-type is NF4 with --format safetensors-nf4")
+        if wanted and args.format != "gguf" and types[part] not in safetensors_folder.DTYPES:
+            raise ValueError(f"safetensors have no type {name}: --{part}-type bf16, f16 or f32")
+    return types
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="the llama GGUF to inflate")
-    parser.add_argument("--out", required=True, help="the GGUF to write")
+    parser.add_argument("--out", required=True, help="the GGUF or the folder to write")
+    parser.add_argument("--format", choices=DEFAULT_TYPES, default="gguf")
     parser.add_argument("--shape", choices=SHAPES, default="8b")
     for field in ("hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "vocab"):
         parser.add_argument("--" + field.replace("_", "-"), type=int,
@@ -391,13 +405,15 @@ def parse_arguments():
     parser.add_argument("--tied", action=argparse.BooleanOptionalAction,
                         help="head and embedding are one matrix")
     names = [name.lower() for name in QTYPES]
-    parser.add_argument("--layers-type", choices=names, default="q4_0")
-    parser.add_argument("--embedding-type", choices=names, default="q8_0")
-    parser.add_argument("--head-type", choices=names, default="q8_0", help="where it is not tied")
+    parser.add_argument("--layers-type", choices=names, help="q4_0 in a GGUF, else bf16 or NF4")
+    parser.add_argument("--embedding-type", choices=names, help="q8_0 in a GGUF, else bf16")
+    parser.add_argument("--head-type", choices=names, help="likewise, where it is not tied")
     parser.add_argument("--keep-trimmed", action="store_true", help="of a trimmed draft")
     parser.add_argument("--padding", choices=("noise", "zero"), default="noise")
     parser.add_argument("--context", type=int, default=0,
                         help="positions to claim; 0: the model's own")
+    parser.add_argument("--max-shard-bytes", type=int, default=safetensors_folder.MAX_SHARD_BYTES,
+                        help="of safetensors; a larger matrix has a shard of its own")
     return parser.parse_args()
 
 
@@ -406,14 +422,12 @@ def main():
     overrides = {key: value for key, value in vars(args).items()
                  if key in Shape.__annotations__ and value is not None}
     to = dataclasses.replace(SHAPES[args.shape], **overrides)
-    types = {"layers": QTYPES[args.layers_type.upper()],
-             "embedding": QTYPES[args.embedding_type.upper()],
-             "head": QTYPES[args.head_type.upper()]}
     if os.path.exists(args.out) and os.path.samefile(args.model, args.out):
         sys.exit(f"inflate_model: --out is the model itself: {args.out}")
     try:
+        types = types_of(args)
         source = Source(args.model, args.keep_trimmed)
-        print(inflate(source, to, types, args.padding, args.context, args.out))
+        print(inflate(source, to, types, args))
     except (OSError, ValueError) as error:
         print(f"inflate_model: {error}", file=sys.stderr)
         return 1
