@@ -6,7 +6,6 @@
 namespace tandem {
 namespace {
 
-constexpr double kDecay = 0.95;          // per trial at a position: a memory of 20
 constexpr double kPriorTrials = 4.0;     // what the prior weighs against all positions
 constexpr double kPositionTrials = 5.0;  // what rate() weighs against one position
 
@@ -16,8 +15,8 @@ void AcceptanceEstimate::Record(int32_t num_draft_tokens, int32_t num_accepted) 
   const int32_t num_tried =
       std::min({num_draft_tokens, num_accepted + 1, int32_t{kMaxDraftLength}});
   for (int32_t i = 0; i < num_tried; ++i) {
-    accepted_[i] = accepted_[i] * kDecay + (i < num_accepted ? 1.0 : 0.0);
-    tried_[i] = tried_[i] * kDecay + 1.0;
+    accepted_[i] = accepted_[i] * decay_ + (i < num_accepted ? 1.0 : 0.0);
+    tried_[i] = tried_[i] * decay_ + 1.0;
   }
 }
 
@@ -30,6 +29,10 @@ double AcceptanceEstimate::rate() const {
   const double accepted = std::accumulate(accepted_.begin(), accepted_.end(), 0.0);
   const double tried = std::accumulate(tried_.begin(), tried_.end(), 0.0);
   return (accepted + kPriorTrials * prior_rate_) / (tried + kPriorTrials);
+}
+
+double AcceptanceEstimate::PriorShare() const {
+  return kPriorTrials / (std::accumulate(tried_.begin(), tried_.end(), 0.0) + kPriorTrials);
 }
 
 double AcceptanceEstimate::Conditional(int32_t index) const {

@@ -24,6 +24,16 @@ constexpr double kLeastGainTogether = 1.03;
 // A looked-up draft is taken when it promises this share of the draft model's tokens.
 constexpr double kLookupPreference = 0.8;
 
+// What the draft has not read of a sequence it reads once, and so many steps gain by it; the tokens
+// of a step it reads each time.
+constexpr int32_t kStepTokens = 4;
+constexpr double kCatchUpSteps = 16.0;
+
+// Texts differ much in how often drafts are accepted, and where the draft does not read a prompt
+// nobody learns what this one is like. So it is taken to be better than the average by so much
+// where nothing is known of it, as long as drafting pays on the whole.
+constexpr double kHope = 0.1;
+
 // Of a function of whole numbers, between two of them.
 template <typename Function>
 double Between(double at, const Function& function) {
@@ -46,10 +56,10 @@ bool MayDraft(const DraftRequest& request) {
 
 }  // namespace
 
-SourceAcceptance::SourceAcceptance()
-    : estimates_{AcceptanceEstimate(0.7), AcceptanceEstimate(0.35), AcceptanceEstimate(0.6),
-                 AcceptanceEstimate(0.8)},
-      going_on_(0.95) {}
+SourceAcceptance::SourceAcceptance(double memory)
+    : estimates_{AcceptanceEstimate(0.7, memory), AcceptanceEstimate(0.35, memory),
+                 AcceptanceEstimate(0.6, memory), AcceptanceEstimate(0.8, memory)},
+      going_on_(0.95, memory) {}
 
 const AcceptanceEstimate& SourceAcceptance::Of(DraftSource source, int32_t match_length) const {
   if (source != DraftSource::kLookup) return estimates_[0];
@@ -158,7 +168,10 @@ DraftPlanner::StepPlan DraftPlanner::PlanAtDepth(const std::vector<Prospect>& pr
     num_rows += num_made;
     longest = std::max(longest, 1.0 + num_made - prospect.made[plan.num_draft_tokens - 1]);
     ++num_drafting;
-    step.seconds += prospect.request->num_missing_tokens * costs_.DraftPrefillToken();
+    const int32_t num_missing = prospect.request->num_missing_tokens;
+    step.seconds += (std::min(num_missing, kStepTokens) +
+                     std::max(0, num_missing - kStepTokens) / kCatchUpSteps) *
+                    costs_.DraftPrefillToken();
   }
   step.seconds +=
       Between(num_rows, [&](int32_t rows) { return costs_.Verify(rows); }) +
@@ -267,12 +280,14 @@ bool DraftPlanner::WorthCatchingUp(const SequenceDraftState& state, int32_t num_
   const double cost = num_sequences * num_tokens * costs_.DraftPrefillToken();
   const SourceAcceptance& known = state.has_account ? state.acceptance : acceptance_;
   const AcceptanceEstimate& estimate = known.Of(DraftSource::kDraft, 0);
+  const double hope =
+      kHope * Confidence() / num_sequences * (state.has_account ? estimate.PriorShare() : 1.0);
   const double plain_step = costs_.Verify(num_sequences);
   double best_rate = 1.0 / plain_step;
   double tokens = 1.0;
   double survives = 1.0;
   for (int32_t length = 1; length <= kMaxDraftLength; ++length) {
-    survives *= estimate.Conditional(length - 1);
+    survives *= std::min(1.0, estimate.Conditional(length - 1) + hope);
     tokens += survives;
     const double step =
         costs_.Verify(num_sequences * (1 + length)) + costs_.Propose(num_sequences, length);

@@ -40,7 +40,8 @@ inline constexpr std::string_view kProbe = "probe";  // drafted to see whether i
 // Acceptance of each source; lookups by how long the match was.
 class SourceAcceptance {
  public:
-  SourceAcceptance();
+  // `memory`: of each estimate.
+  explicit SourceAcceptance(double memory = 20.0);
   const AcceptanceEstimate& Of(DraftSource source, int32_t match_length) const;
   AcceptanceEstimate& Of(DraftSource source, int32_t match_length);
   // How often the draft model goes on at a token, and does not break off for want of confidence.
@@ -159,12 +160,14 @@ class DraftPlanner {
                        int32_t depth, double least_survival) const;
   std::string_view BypassReason(const DraftRequest& request) const;
   bool TryProbe(const DraftRequest& request, int32_t num_sequences, DraftPlan* plan) const;
+  double Confidence() const;
   double StartingBalance() const;
   double Overdraft() const;
   float MinConfidence(int32_t num_sequences, double tokens_per_second) const;
 
   StepCosts costs_;
-  SourceAcceptance acceptance_;
+  // Of all sequences: what one text was like shall not decide for all that come.
+  SourceAcceptance acceptance_{/*memory=*/200.0};
   int32_t steps_since_plain_ = 0;
   double house_;  // see kHouseStart
 };

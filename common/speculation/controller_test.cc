@@ -126,6 +126,34 @@ TEST(DraftPlannerTest, ADraftThatCannotPayInThisCompanyIsNotFilled) {
   EXPECT_FALSE(planner.WorthCatchingUp(fresh, 50, 500, 16));
 }
 
+// One text whose drafts were refused shut the draft out of all that came after it: their prompts
+// were not worth reading by what that text was like, so nobody learned what they were like.
+TEST(DraftPlannerTest, OneBadTextDoesNotKeepTheDraftFromTheNext) {
+  DraftPlanner planner;
+  const Workers workers{.row = 0.25, .propose_token = 0.3};
+  Simulate(
+      workers, [](int32_t) { return 0.85; }, 800, 1, &planner);
+  SequenceDraftState bad;
+  for (int i = 0; i < 15; ++i) {
+    planner.Record({{&bad, {.source = DraftSource::kDraft, .num_draft_tokens = 1}, 1, 0}});
+  }
+  planner.costs().ObserveDraftPrefill(100, 5.0);
+  EXPECT_TRUE(planner.WorthCatchingUp(SequenceDraftState(), 50, 500, 1));
+}
+
+// What the draft has not read is no cost of one step alone: more was missing with each plain step,
+// and no step ever seemed worth it.
+TEST(DraftPlannerTest, MissingTokensAreMadeUpForOverManySteps) {
+  DraftPlanner planner;
+  const Workers workers;
+  Simulate(
+      workers, [](int32_t) { return 0.75; }, 400, 1, &planner);
+  planner.costs().ObserveDraftPrefill(100, 5.0);
+  SequenceDraftState state;
+  DraftRequest request{.state = &state, .num_missing_tokens = 24};
+  EXPECT_GT(planner.Plan({&request, 1}, 0)[0].num_draft_tokens, 0);
+}
+
 TEST(DraftPlannerTest, ABatchOfNeverAcceptedDraftsCostsAtMostThreePercent) {
   for (const int32_t num_sequences : {2, 7, 16}) {
     DraftPlanner planner;

@@ -78,13 +78,14 @@ void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
   house_ = std::min(house_, kLargestHouse);
 }
 
+// That drafting pays on the whole: 0 to 1.
+double DraftPlanner::Confidence() const { return std::clamp(house_ / kHouseStart, 0.0, 1.0); }
+
 // In plain steps.
-double DraftPlanner::StartingBalance() const {
-  return kStartingBalance * std::clamp(house_ / kHouseStart, 0.0, 1.0);
-}
+double DraftPlanner::StartingBalance() const { return kStartingBalance * Confidence(); }
 
 double DraftPlanner::Overdraft() const {
-  return kOverdraft * std::clamp(house_ / kHouseStart, kLeastOverdraft, 1.0);
+  return kOverdraft * std::max(kLeastOverdraft, Confidence());
 }
 
 void DraftPlanner::RecordDraftTime(absl::Span<const DraftWork> work, int32_t num_sequences,
