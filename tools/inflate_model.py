@@ -121,14 +121,12 @@ class Source:
     def rows(self, name, qtype, scale=1.0):
         """The matrix as bytes of `qtype` [rows, bytes], its values times `scale`."""
         tensor = self.tensors[name]
-        if tensor.tensor_type != qtype:
+        elements, block = block_layout(qtype)
+        if tensor.tensor_type != qtype or (scale != 1.0 and elements == 1):
             return as_bytes(quantize(self.floats(name) * np.float32(scale), qtype))
         data = as_bytes(self.data(name))
         if scale == 1.0:
             return data
-        if qtype in (QTYPES["F16"], QTYPES["BF16"], QTYPES["F32"]):
-            return as_bytes(gguf.quants.quantize(self.floats(name) * np.float32(scale), qtype))
-        block = block_layout(qtype)[1]
         blocks = data.reshape(data.shape[0], -1, block).copy()
         num_scales = 2 if qtype == QTYPES["Q4_1"] else 1  # f16, at the start of the block
         scales = np.ascontiguousarray(blocks[:, :, :2 * num_scales]).view(np.float16)

@@ -63,6 +63,14 @@ struct DraftToken {
   // that samples, of what it may choose at its temperature.
   float probability = std::numeric_limits<float>::quiet_NaN();
   float top_probability = std::numeric_limits<float>::quiet_NaN();
+
+  // Of a sequence that does not sample.
+  static DraftToken Greedy(const GreatestLogit& greatest) {
+    return {.token_id = greatest.token_id,
+            .logit = greatest.value,
+            .probability = greatest.probability,
+            .top_probability = greatest.probability};
+  }
 };
 
 // Limits of one Forward, fixed at load: its workspace is allocated once.

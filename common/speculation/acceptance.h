@@ -8,6 +8,9 @@ namespace tandem {
 
 inline constexpr int32_t kMaxDraftLength = 16;
 
+// Trials at a position that an estimate of one sequence remembers.
+inline constexpr double kSequenceMemory = 20.0;
+
 // Running estimate of P(draft token i is accepted | those before it were). A verify of
 // which n were kept says n times yes, once no at token n if there was one, and nothing
 // about the tokens after it: those are censored, not failures. Counts decay, so that it
@@ -15,7 +18,7 @@ inline constexpr int32_t kMaxDraftLength = 16;
 class AcceptanceEstimate {
  public:
   // `prior_rate` in [0, 1] is what it starts from; `memory`: trials at a position it remembers.
-  explicit AcceptanceEstimate(double prior_rate, double memory = 20.0)
+  explicit AcceptanceEstimate(double prior_rate, double memory = kSequenceMemory)
       : prior_rate_(prior_rate), decay_(1.0 - 1.0 / memory) {}
 
   void Record(int32_t num_draft_tokens, int32_t num_accepted);

@@ -41,7 +41,7 @@ inline constexpr std::string_view kProbe = "probe";  // drafted to see whether i
 class SourceAcceptance {
  public:
   // `memory`: of each estimate.
-  explicit SourceAcceptance(double memory = 20.0);
+  explicit SourceAcceptance(double memory = kSequenceMemory);
   const AcceptanceEstimate& Of(DraftSource source, int32_t match_length) const;
   AcceptanceEstimate& Of(DraftSource source, int32_t match_length);
   // How often the draft model goes on at a token, and does not break off for want of confidence.

@@ -62,6 +62,8 @@ struct Series {
   prometheus::Counter* counter = nullptr;
   prometheus::Gauge* gauge = nullptr;
   prometheus::Histogram* histogram = nullptr;
+
+  bool exists() const { return counter || gauge || histogram; }
 };
 
 struct Family {
@@ -72,7 +74,6 @@ struct Family {
   // Of a metric without labels its only series, from the start: no lock, as a step of a large
   // batch counts a hundred times.
   Series only;
-  bool is_known = false;
 };
 
 }  // namespace
@@ -130,10 +131,7 @@ void Metrics::State::MakeKnown(const MetricSpec& spec, std::vector<std::string_v
                                Metric metric) {
   if (values.size() == LabelNames(spec).size()) {
     const Series series = Get(metric, values);
-    if (!values.empty()) return;
-    Family& family = families[static_cast<size_t>(metric)];
-    family.only = series;
-    family.is_known = true;
+    if (values.empty()) families[static_cast<size_t>(metric)].only = series;
     return;
   }
   std::string_view known = spec.labels[values.size()].values;
@@ -149,10 +147,10 @@ void Metrics::State::MakeKnown(const MetricSpec& spec, std::vector<std::string_v
 Series Metrics::State::Get(Metric metric, absl::Span<const std::string_view> values) {
   const MetricSpec& spec = SpecOf(metric);
   Family& family = families[static_cast<size_t>(metric)];
-  if (values.empty() && family.is_known) return family.only;
+  if (values.empty() && family.only.exists()) return family.only;
   const std::lock_guard lock(mutex);
   Series& series = family.series[JoinValues(values)];
-  if (series.counter || series.gauge || series.histogram) return series;
+  if (series.exists()) return series;
   const std::vector<std::string_view> names = LabelNames(spec);
   TANDEM_CHECK(names.size() == values.size());
   prometheus::Labels labels;

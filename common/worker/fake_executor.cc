@@ -165,13 +165,7 @@ absl::Status FakeExecutor::Draft(absl::Span<const StepSequence> sequences,
 
 // As a device chooses, but exactly.
 DraftToken FakeExecutor::Choose(int32_t row, const CandidateQuery& query, const DraftLimit& limit) {
-  if (!(query.temperature > 0.0f)) {
-    const GreatestLogit greatest = Greatest(row);
-    return {.token_id = greatest.token_id,
-            .logit = greatest.value,
-            .probability = greatest.probability,
-            .top_probability = greatest.probability};
-  }
+  if (!(query.temperature > 0.0f)) return DraftToken::Greedy(Greatest(row));
   TokenSampler sampler({.temperature = query.temperature,
                         .top_k = limit.top_k,
                         .top_p = limit.top_p,

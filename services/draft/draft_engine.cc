@@ -169,7 +169,9 @@ void DraftEngine::Draft(Entry& entry, int32_t row, ProposeResult& result) {
 // Plain drafts need no more of a row than what a backend has at hand.
 std::optional<Proposal> DraftEngine::ProposeWithoutRow(const Entry& entry, int32_t row) {
   TokenSampler& sampler = entry.sequence->sampler;
-  if (sampler.takes_greatest()) return ProposeGreatest(entry, executor_->Greatest(row));
+  if (sampler.takes_greatest()) {
+    return ProposeDrafted(entry, DraftToken::Greedy(executor_->Greatest(row)));
+  }
   if (sampler.candidate_query().temperature <= 0.0f) return std::nullopt;
   const std::optional<RowCandidates> candidates = executor_->Candidates(row);
   if (!candidates.has_value()) return std::nullopt;
@@ -180,14 +182,6 @@ bool DraftEngine::IsProposal(const Entry& entry, const DraftToken& token) {
   return std::isfinite(token.logit) && std::isfinite(token.probability) &&
          std::isfinite(token.top_probability) && token.token_id >= 0 &&
          token.token_id < entry.sequence->sampler.num_ids();
-}
-
-std::optional<Proposal> DraftEngine::ProposeGreatest(const Entry& entry,
-                                                     const GreatestLogit& greatest) {
-  return ProposeDrafted(entry, {.token_id = greatest.token_id,
-                                .logit = greatest.value,
-                                .probability = greatest.probability,
-                                .top_probability = greatest.probability});
 }
 
 std::optional<Proposal> DraftEngine::ProposeDrafted(const Entry& entry, const DraftToken& token) {

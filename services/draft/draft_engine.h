@@ -77,7 +77,6 @@ class DraftEngine {
   void RunOneByOne(worker::ProposeStepResult& result);
   void Draft(Entry& entry, int32_t row, worker::ProposeResult& result);
   static bool IsProposal(const Entry& entry, const DraftToken& token);
-  static std::optional<Proposal> ProposeGreatest(const Entry& entry, const GreatestLogit& greatest);
   static std::optional<Proposal> ProposeDrafted(const Entry& entry, const DraftToken& token);
   std::optional<Proposal> ProposeWithoutRow(const Entry& entry, int32_t row);
   void Take(Entry& entry, const Proposal& proposal, worker::ProposeResult& result);

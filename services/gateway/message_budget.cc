@@ -13,15 +13,17 @@ constexpr double kMaxSavedSeconds = 0.2;
 
 }  // namespace
 
+MessageBudget::MessageBudget(double rate)
+    : rate_(rate), max_saved_(std::max(1.0, rate * kMaxSavedSeconds)) {}
+
 double MessageBudget::Needed(int32_t num_streams) const {
-  return std::clamp<double>(num_streams, 1.0, std::clamp(rate_ * kMaxSavedSeconds, 1.0, kGroup));
+  return std::clamp<double>(num_streams, 1.0, std::min(max_saved_, kGroup));
 }
 
 void MessageBudget::Begin(absl::Duration now, int32_t num_streams) {
   if (rate_ == 0.0) return;
   // Before the first pass was time without end.
-  messages_ = std::min(std::max(1.0, rate_ * kMaxSavedSeconds),
-                       messages_ + rate_ * absl::ToDoubleSeconds(now - now_));
+  messages_ = std::min(max_saved_, messages_ + rate_ * absl::ToDoubleSeconds(now - now_));
   now_ = now;
   is_open_ = messages_ >= Needed(num_streams);
 }

@@ -13,7 +13,7 @@ namespace tandem::gateway {
 class MessageBudget {
  public:
   // Messages a second; 0: no limit.
-  explicit MessageBudget(double rate) : rate_(rate) {}
+  explicit MessageBudget(double rate);
 
   // Begins a pass over `num_streams`. `now` never goes back.
   void Begin(absl::Duration now, int32_t num_streams);
@@ -29,6 +29,7 @@ class MessageBudget {
   double Needed(int32_t num_streams) const;
 
   double rate_;
+  double max_saved_;  // messages that time without any saves up
   double messages_ = 0.0;
   bool is_open_ = false;
   absl::Duration now_ = -absl::InfiniteDuration();  // of the last pass

@@ -21,6 +21,11 @@ def parts_of(state):
     return parts
 
 
+def embedding_type(kind):
+    """The type of the embedding beside matrices in `kind`."""
+    return "Q8_0" if kind == "Q4_1" else kind
+
+
 def arrays_of(state, half=np.float16):
     """GGUF names and arrays of a student's state."""
     return {name: value.detach().float().cpu().numpy().astype(np.float32 if value.dim() == 1
@@ -30,14 +35,14 @@ def arrays_of(state, half=np.float16):
 
 def pack(state, spec, prefix, kind):
     """Writes <prefix>.json and <prefix>.0, .1, ...: files small enough to travel. Matrices in
-    `kind`: F16, or one that GGUF files of that type keep as it is; the embedding beside Q4_1
-    in Q8_0."""
+    `kind`: F16, or one that GGUF files of that type keep as it is; the embedding in its
+    embedding_type."""
     import gguf
     arrays = arrays_of(state, np.float16 if kind == "F16" else np.float32)
     blob, tensors = bytearray(), []
     for name, array in arrays.items():
         short = kind != "F16" and array.ndim == 2
-        own = "Q8_0" if (name, kind) == ("token_embd.weight", "Q4_1") else kind
+        own = embedding_type(kind) if name == "token_embd.weight" else kind
         data = gguf.quants.quantize(array.astype(np.float32),
                                     gguf.GGMLQuantizationType[own]).tobytes() \
             if short else array.tobytes()

@@ -8,6 +8,7 @@ target and draft, each with the same Gumbel noise on its own logits, choose the 
 import torch
 
 from . import blocks
+from .export import embedding_type
 
 DRAWS = 4  # of noise for each token
 ROWS = 24  # at once
@@ -44,8 +45,8 @@ def rounded(matrix, kind):
 
 
 class Rounded:
-    """A draft as it is after export: its matrices in `kind`, its embedding in Q8_0 if that is
-    Q4_1, as the shipped draft has it. Gradients made inside are those of the rounded values."""
+    """A draft as it is after export: its matrices in `kind`, its embedding in the type
+    beside it. Gradients made inside are those of the rounded values."""
 
     def __init__(self, student, kind):
         self.student, self.kind, self.saved = student, kind, {}
@@ -54,7 +55,7 @@ class Rounded:
         for name, parameter in self.student.named_parameters():
             if "norm" not in name:
                 self.saved[name] = parameter.data
-                kind = "Q8_0" if (name, self.kind) == ("embedding", "Q4_1") else self.kind
+                kind = embedding_type(self.kind) if name == "embedding" else self.kind
                 parameter.data = rounded(parameter, kind)
 
     def __exit__(self, *_):
