@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "absl/time/clock.h"
 #include "common/base/check.h"
 #include "common/base/status_macros.h"
 #include "common/speculation/row_ops.h"
@@ -31,7 +32,8 @@ FakeExecutor::FakeExecutor(FakeExecutorOptions options) : options_(options) {
              .k_type = KvType::kF16,
              .v_type = KvType::kF16,
              .page_positions = options.page_positions};
-  logits_.resize(size_t(options.limits.max_logits_rows) * options.vocab_size);
+  if (makes_logits()) logits_.resize(size_t(options.limits.max_logits_rows) * options.vocab_size);
+  greatest_.resize(options.limits.max_logits_rows);
 }
 
 absl::Status FakeExecutor::AttachKv(const KvMemory& memory) {
@@ -92,11 +94,14 @@ absl::Status FakeExecutor::Forward(absl::Span<const StepSequence> sequences) {
       const uint64_t hash = Mix(before ^ Mix(sequence.token_ids[i] + 1));
       *SlotOf(sequence, position) = hash;
       if (i < count - sequence.num_logits) continue;
-      FillRow(hash, sequence.token_ids[i], Row(num_rows_++));
+      greatest_[num_rows_] = static_cast<int32_t>(Mix(hash + 2) % config_.vocab_size);
+      if (makes_logits()) FillRow(hash, sequence.token_ids[i], Row(num_rows_));
+      ++num_rows_;
       queries_.push_back(sequence.candidates);
       queries_.back().position += i - (count - sequence.num_logits);
     }
   }
+  absl::SleepFor(options_.pass_time);
   return absl::OkStatus();
 }
 
@@ -115,6 +120,7 @@ absl::Span<float> FakeExecutor::Logits(int32_t row) {
 }
 
 GreatestLogit FakeExecutor::Greatest(int32_t row) {
+  if (!makes_logits()) return {.token_id = greatest_[row], .value = 1.0f, .probability = 1.0f};
   if (!options_.knows_greatest) return {};
   const absl::Span<const float> logits = Row(row);
   GreatestLogit greatest = {.token_id = ArgMax(logits)};

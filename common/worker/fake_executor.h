@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "common/model/executor.h"
 #include "common/speculation/reference_candidates.h"
 
@@ -22,6 +23,9 @@ struct FakeExecutorOptions {
   int32_t failing_token = -1;
   bool knows_greatest = false;  // and candidates, as a device does
   bool can_draft = false;       // as well
+  // A pass waits so long and makes no logits: only Greatest() answers, with ids that the tokens
+  // before them choose. For measuring what is around a device.
+  absl::Duration pass_time = absl::ZeroDuration();
 };
 
 // The "KV" of a position is a hash of all tokens up to it, made from the hash in the page
@@ -53,6 +57,7 @@ class FakeExecutor final : public Executor {
   uint64_t* SlotOf(const StepSequence& sequence, int32_t position);
   absl::Status Check(absl::Span<const StepSequence> sequences) const;
   absl::Span<float> Row(int32_t row);
+  bool makes_logits() const { return options_.pass_time == absl::ZeroDuration(); }
   DraftToken Choose(int32_t row, const CandidateQuery& query, const DraftLimit& limit);
   void FillRow(uint64_t hash, int32_t last_token, absl::Span<float> row) const;
 
@@ -62,6 +67,7 @@ class FakeExecutor final : public Executor {
   KvMemory memory_;
   std::vector<float> logits_;
   std::vector<CandidateQuery> queries_;  // of each row
+  std::vector<int32_t> greatest_;        // of each row, with a pass_time
   std::optional<ReferenceCandidates> candidates_;
   int32_t num_rows_ = 0;
   int32_t num_forwards_ = 0;

@@ -1,5 +1,9 @@
 // LoadModel without a model: workers that start at once and cost nothing, for the tests of
-// what is around them. The GGUF gives the size of the vocabulary only.
+// what is around them. The GGUF gives the size of the vocabulary only. TANDEM_FAKE_PASS_MS makes
+// a pass take so long, as on a device, and answer greedy requests only.
+#include <cstdlib>
+
+#include "absl/strings/numbers.h"
 #include "common/base/status_macros.h"
 #include "common/gguf/fingerprint.h"
 #include "common/gguf/gguf.h"
@@ -8,6 +12,16 @@
 #include "common/worker/model_loader.h"
 
 namespace tandem::worker {
+namespace {
+
+absl::Duration PassTime() {
+  const char* text = std::getenv("TANDEM_FAKE_PASS_MS");
+  double milliseconds = 0.0;
+  if (text == nullptr || !absl::SimpleAtod(text, &milliseconds)) return absl::ZeroDuration();
+  return absl::Milliseconds(milliseconds);
+}
+
+}  // namespace
 
 absl::StatusOr<LoadedModel> LoadModel(const WorkerOptions& options,
                                       const std::function<void(int64_t, int64_t)>& on_progress) {
@@ -22,7 +36,8 @@ absl::StatusOr<LoadedModel> LoadModel(const WorkerOptions& options,
                               .limits = {.max_step_tokens = options.max_step_tokens,
                                          .max_logits_rows = 128,
                                          .max_positions = max_positions},
-                              .disagreement = is_target ? 0.0f : 0.3f};
+                              .disagreement = is_target ? 0.0f : 0.3f,
+                              .pass_time = PassTime()};
   LoadedModel model;
   model.executor = std::make_unique<FakeExecutor>(fake);
   model.quantization = "none";
