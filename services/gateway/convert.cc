@@ -125,7 +125,7 @@ void ToMessage(const FinishedInfo& info, const StreamDescription& stream,
   if (info.num_draft_tokens > 0) report->set_acceptance_rate(accepted / info.num_draft_tokens);
   report->set_acceptance_length(1.0 + (info.num_steps > 0 ? accepted / info.num_steps : 0.0));
   for (const auto& [reason, count] : info.bypass_reasons) {
-    (*report->mutable_bypass_reasons())[reason] = count;
+    (*report->mutable_bypass_reasons())[std::string(reason)] = count;
   }
   for (const StepTraceEntry& step : info.trace) {
     v1::StepTrace* entry = report->add_trace();

@@ -119,39 +119,6 @@ void MetricsObserver::ReportMemory(Memory& memory, Metrics* metrics) {
                static_cast<double>(std::max<int64_t>(0, used - accounted)));
 }
 
-void MetricsObserver::OnStep(const StepInfo& info) {
-  const char* role = RoleName(info.role);
-  metrics_->Observe(Metric::kStepDuration, {role, "round_trip"}, Seconds(info.round_trip));
-  metrics_->Observe(Metric::kStepDuration, {role, "compute"}, Seconds(info.compute));
-  metrics_->Observe(Metric::kStepDuration, {role, "sample"}, Seconds(info.sample));
-  metrics_->Observe(Metric::kBatchSize, {role}, info.num_sequences);
-}
-
-void MetricsObserver::OnSequenceStep(const SequenceStepInfo& info) {
-  metrics_->Add(Metric::kGenerationTokens, {}, std::max(0, info.num_committed));
-  if (info.source == DraftSource::kNone || info.num_draft_tokens == 0) {
-    if (!info.bypass_reason.empty()) metrics_->Add(Metric::kSpecBypass, {info.bypass_reason});
-    return;
-  }
-  const char* source = info.source == DraftSource::kDraft ? "draft" : "lookup";
-  metrics_->Add(Metric::kSpecDrafts, {source});
-  metrics_->Add(Metric::kSpecDraftTokens, {source}, info.num_draft_tokens);
-  metrics_->Add(Metric::kSpecAcceptedTokens, {source}, info.num_accepted);
-  for (int32_t i = 0; i < info.num_accepted; ++i) {
-    metrics_->Add(Metric::kSpecAcceptedPerPosition, {std::to_string(i)});
-  }
-}
-
-void MetricsObserver::OnFirstToken(absl::Duration queue, absl::Duration time_to_first_token) {
-  metrics_->Observe(Metric::kRequestQueue, Seconds(queue));
-  metrics_->Observe(Metric::kTimeToFirstToken, Seconds(time_to_first_token));
-}
-
-void MetricsObserver::OnInterTokenLatency(absl::Duration since_last_commit, int32_t num_tokens) {
-  if (num_tokens < 1) return;
-  metrics_->Observe(Metric::kInterTokenLatency, Seconds(since_last_commit) / num_tokens);
-}
-
 void MetricsObserver::OnFinished(const FinishedInfo& info) {
   metrics_->Add(Metric::kPromptTokens, {}, info.prompt_tokens);
   metrics_->Observe(Metric::kRequestPromptTokens, info.prompt_tokens);
@@ -189,6 +156,7 @@ void MetricsObserver::OnWorkerLost(Role role, const absl::Status& status) {
 }
 
 void MetricsObserver::OnGauges(const EngineGauges& gauges) {
+  CountRound();
   metrics_->Set(Metric::kRequestsRunning, gauges.num_running);
   metrics_->Set(Metric::kRequestsWaiting, gauges.num_waiting);
   const double used = gauges.pages_target + gauges.pages_draft;

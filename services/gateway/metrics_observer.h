@@ -3,9 +3,11 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 #include "common/telemetry/metrics.h"
 #include "services/gateway/engine/engine_observer.h"
@@ -72,11 +74,17 @@ class MetricsObserver final : public EngineObserver, public LinkObserver {
     std::mutex mutex;
     std::string gpu;  // guarded by `mutex`; empty until a target has said it
   };
+  // Adds what a round's sequences made to the metrics.
+  void CountRound();
   void NoteMemory(Role role, const WorkerDescription& worker);
   static void ReportMemory(Memory& memory, Metrics* metrics);
 
   Metrics* metrics_;
   std::shared_ptr<Memory> memory_;  // also of the look at the metrics
+
+  // Of a round, on the engine's thread.
+  int32_t num_generated_ = 0;
+  std::map<std::string_view, int32_t> num_bypassed_;  // by a reason of bypass::kAll
 };
 
 }  // namespace tandem::gateway

@@ -133,6 +133,20 @@ TEST_F(MetricsObserverTest, RestartsAreCountedByWhatEndedTheWorker) {
   EXPECT_TRUE(count("crash", 3));
 }
 
+TEST_F(MetricsObserverTest, WhatARoundMadeIsCountedAtItsEnd) {
+  for (int32_t i = 0; i < 3; ++i) {
+    observer_.OnSequenceStep({.num_committed = 1, .bypass_reason = bypass::kOff});
+  }
+  observer_.OnSequenceStep({.num_committed = 2, .bypass_reason = bypass::kNoPages});
+  const std::string bypassed = "tandem_spec_bypass_total{reason=";
+  for (int32_t i = 0; i < 2; ++i) {  // and not again with the next
+    observer_.OnGauges({});
+    EXPECT_TRUE(Shows("tandem_generation_tokens_total 5"));
+    EXPECT_TRUE(Shows(bypassed + "\"off\"} 3"));
+    EXPECT_TRUE(Shows(bypassed + "\"no_pages\"} 1"));
+  }
+}
+
 TEST_F(MetricsObserverTest, RefusalsAreToldApart) {
   const auto refuse = [this](const std::string& code, const std::string& reason) {
     observer_.OnCall({.method = "Generate", .code = code, .reason = reason});

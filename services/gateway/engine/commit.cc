@@ -77,12 +77,13 @@ void Engine::Impl::Commit(Round* round, const VerifyStepResult& result, bool was
   if (planner_.costs().knows_verify() && !outcomes.empty()) {
     plain_step_ = absl::Seconds(planner_.costs().Verify(static_cast<int32_t>(outcomes.size())));
   }
+  const absl::Duration now = clock_->Now();
   for (size_t i = 0; i < round->entries.size(); ++i) {
-    CommitOne(&round->entries[i], result.results[i]);
+    CommitOne(now, &round->entries[i], result.results[i]);
   }
 }
 
-void Engine::Impl::CommitOne(Entry* entry, const VerifyResult& result) {
+void Engine::Impl::CommitOne(absl::Duration now, Entry* entry, const VerifyResult& result) {
   Sequence* sequence = entry->sequence;
   if (!result.status.ok()) {
     FailOrReplay(sequence, result.status);
@@ -110,7 +111,7 @@ void Engine::Impl::CommitOne(Entry* entry, const VerifyResult& result) {
   }
   waiting_.Charge(sequence->request.client, 0, num_committed);
   ShareFullPages(sequence);
-  ReportProgress(*entry, num_committed, result.num_accepted);
+  ReportProgress(now, *entry, num_committed, result.num_accepted);
   if (sequence->output.has_delta()) sequence->sink->OnDelta(sequence->output.TakeDelta());
   if (end) Finish(sequence, *end);
 }
@@ -119,10 +120,10 @@ void Engine::Impl::ShareFullPages(Sequence* sequence) {
   for (const Role role : {Role::kTarget, Role::kDraft}) pages_.Share(role, sequence);
 }
 
-void Engine::Impl::ReportProgress(const Entry& entry, int32_t num_committed, int32_t num_accepted) {
+void Engine::Impl::ReportProgress(absl::Duration now, const Entry& entry, int32_t num_committed,
+                                  int32_t num_accepted) {
   Sequence* sequence = entry.sequence;
   FinishedInfo& info = sequence->info;
-  const absl::Duration now = clock_->Now();
   if (sequence->num_output_tokens() == num_committed) {
     sequence->first_token = now;
     observer_->OnFirstToken(sequence->first_step - sequence->request.arrival,
@@ -146,12 +147,13 @@ void Engine::Impl::ReportProgress(const Entry& entry, int32_t num_committed, int
     info.num_lookup_draft_tokens += num_drafts;
     info.num_lookup_accepted += num_accepted;
   }
-  if (!reason.empty()) ++info.bypass_reasons[std::string(reason)];
+  if (!reason.empty()) ++info.bypass_reasons[reason];
   observer_->OnSequenceStep({.source = source,
                              .num_draft_tokens = num_drafts,
                              .num_accepted = num_accepted,
                              .num_committed = num_committed,
                              .bypass_reason = reason});
+  if (!sequence->request.speculation.trace) return;
   sequence->Trace({.source = SourceName(source),
                    .drafted = num_drafts,
                    .accepted = num_accepted,

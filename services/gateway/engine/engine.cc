@@ -166,8 +166,7 @@ void Engine::Impl::Finish(Sequence* sequence, const OutputAssembler::End& end) {
 }
 
 // Why the request must end now, if it must.
-std::optional<absl::Status> Engine::Impl::Overdue(Sequence* sequence) {
-  const absl::Duration now = clock_->Now();
+std::optional<absl::Status> Engine::Impl::Overdue(absl::Duration now, Sequence* sequence) {
   if (now >= sequence->request.deadline) {
     return absl::DeadlineExceededError(
         absl::StrCat("the deadline passed after ", sequence->num_output_tokens(), " tokens"));
@@ -184,10 +183,11 @@ std::optional<absl::Status> Engine::Impl::Overdue(Sequence* sequence) {
 }
 
 bool Engine::Impl::EndOverdue() {
+  const absl::Duration now = clock_->Now();
   std::vector<std::pair<Sequence*, absl::Status>> overdue;
   const auto check = [&](const auto& sequences) {
     for (const auto& sequence : sequences) {
-      if (std::optional<absl::Status> status = Overdue(sequence.get())) {
+      if (std::optional<absl::Status> status = Overdue(now, sequence.get())) {
         overdue.emplace_back(sequence.get(), *std::move(status));
       }
     }

@@ -84,7 +84,7 @@ class Engine::Impl {
   void Fail(Sequence* sequence, const absl::Status& status);
   void Finish(Sequence* sequence, const OutputAssembler::End& end);
   bool EndOverdue();
-  std::optional<absl::Status> Overdue(Sequence* sequence);
+  std::optional<absl::Status> Overdue(absl::Duration now, Sequence* sequence);
   void ReportGauges();
 
   // recovery.cc
@@ -149,8 +149,9 @@ class Engine::Impl {
   void LearnCosts(const Round& round, int32_t num_rows, bool was_overlapped, double seconds);
   void Commit(Round* round, const VerifyStepResult& result, bool was_overlapped,
               absl::Duration round_trip);
-  void CommitOne(Entry* entry, const VerifyResult& result);
-  void ReportProgress(const Entry& entry, int32_t num_committed, int32_t num_accepted);
+  void CommitOne(absl::Duration now, Entry* entry, const VerifyResult& result);
+  void ReportProgress(absl::Duration now, const Entry& entry, int32_t num_committed,
+                      int32_t num_accepted);
   void ShareFullPages(Sequence* sequence);
   void FailOrReplay(Sequence* sequence, const absl::Status& status);
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -79,7 +80,7 @@ struct FinishedInfo {
   int32_t num_steps = 0;
   int32_t num_draft_tokens = 0, num_accepted = 0;
   int32_t num_lookup_draft_tokens = 0, num_lookup_accepted = 0;
-  std::map<std::string, int32_t> bypass_reasons;
+  std::map<std::string_view, int32_t> bypass_reasons;  // of bypass::kAll
   std::vector<StepTraceEntry> trace;
   int32_t num_preemptions = 0;
 };
