@@ -206,6 +206,7 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
     absl::Time ask_at = SteadyNow() + options_.memory_interval;
     while (session.IsUsable() && Protocol::IsCurrent(*fence_, session.pool_epoch)) {
       if (!Sleep(options_.watch_interval)) return false;
+      session.channel->Look();
       if (session.description.device == kHostDevice || SteadyNow() < ask_at) continue;
       AskAgain(session);
       ask_at = SteadyNow() + options_.memory_interval;

@@ -33,7 +33,10 @@ class RingStepChannel final : public StepChannel<Request, Response> {
     return absl::OkStatus();
   }
 
-  bool IsOver() const override { return is_over_ || ring_->PeerIsGone(); }
+  bool IsOver() const override { return is_over_; }
+  void Look() override {
+    if (ring_->PeerIsGone()) is_over_ = true;
+  }
 
  private:
   // The ring is empty when a step is sent: a worker that makes no room is stuck.

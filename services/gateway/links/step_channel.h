@@ -18,8 +18,11 @@ class StepChannel {
   // The answer to what was sent last. DEADLINE_EXCEEDED after `timeout`: the session is then
   // of no use any more. UNAVAILABLE when the worker is gone, or why it ended the session.
   virtual absl::Status Receive(absl::Duration timeout, Response* response) = 0;
-  // From any thread: whether the session was seen to be over. May notice late.
+  // From any thread: whether the session was seen to be over. May notice late; costs no system
+  // call, for it is asked several times a step.
   virtual bool IsOver() const = 0;
+  // From any thread, now and then: looks whether the worker is still there.
+  virtual void Look() {}
 };
 
 }  // namespace tandem::gateway
