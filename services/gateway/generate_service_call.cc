@@ -1,11 +1,13 @@
 #include "services/gateway/generate_service_call.h"
 
-#include <random>
+#include <sys/random.h>
+
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/status_convert.h"
@@ -18,9 +20,11 @@
 namespace tandem::gateway {
 namespace {
 
+// Making a std::random_device asks the CPU what it is: 10 us in a virtual machine.
 uint64_t RandomNumber() {
-  std::random_device device;
-  return (uint64_t{device()} << 32) | device();
+  uint64_t number = 0;
+  TANDEM_CHECK(getrandom(&number, sizeof(number), 0) == sizeof(number));
+  return number;
 }
 
 // How long a client that has stopped reading may still fetch the status of its call.
@@ -60,6 +64,7 @@ GenerateCall::GenerateCall(grpc::CallbackServerContext* context, MetricsObserver
       metrics_(metrics),
       arrival_(Clock::Steady().Now()),
       time_limit_(TimeLeft(*context)),
+      last_moments_(arrival_ + time_limit_ - kLastMoments),
       traceparent_(TraceparentOf(*context)) {}
 
 // What was never taken waits no more.
@@ -148,7 +153,7 @@ void GenerateCall::FinishUnread(const absl::Status& end) {
     const std::lock_guard lock(call->context_mutex_);
     if (!call->is_done_) call->context_->TryCancel();
   });
-  FinishWith(end);
+  FinishWith(end, /*has_message=*/false);
 }
 
 bool GenerateCall::IsCongested() const {
@@ -158,12 +163,14 @@ bool GenerateCall::IsCongested() const {
 
 bool GenerateCall::IsUrgent(absl::Duration now) const {
   return !buffer_.IsDeltaNext() || buffer_.IsEnding() || buffer_.IsFull() ||
-         next_delta_ == -absl::InfiniteDuration() || now >= arrival_ + time_limit_ - kLastMoments;
+         next_delta_ == -absl::InfiniteDuration() || now >= last_moments_;
 }
 
 void GenerateCall::PostToWriter() {
   if (!std::exchange(is_posted_, true)) writer_->Post(shared_from_this());
-  if (IsUrgent(Clock::Steady().Now())) writer_->Hurry();
+  // Without a deadline the time makes nothing urgent that was not when it came.
+  const bool has_deadline = last_moments_ != absl::InfiniteDuration();
+  if (IsUrgent(has_deadline ? Clock::Steady().Now() : -absl::InfiniteDuration())) writer_->Hurry();
 }
 
 absl::Duration GenerateCall::Write(absl::Duration now, MessageBudget& budget) {
@@ -182,6 +189,8 @@ absl::Duration GenerateCall::Write(absl::Duration now, MessageBudget& budget) {
 void GenerateCall::WriteNext(absl::Duration now) {
   std::optional<absl::Status> end;
   bool was_full = false;
+  bool has_message = false;
+  grpc::WriteOptions options;
   {
     const std::lock_guard lock(mutex_);
     if (is_writing_ || is_finishing_) return;
@@ -195,23 +204,26 @@ void GenerateCall::WriteNext(absl::Duration now) {
     if (is_delta && is_writing_) next_delta_ = now + stream_interval_;
     ReportBuffered();
     write_start_ = now;
-    if (!is_writing_) {
-      end = buffer_.End();
-      if (!end.has_value()) return;
-      is_finishing_ = true;
-    }
+    has_message = is_writing_;
+    end = buffer_.End();
+    if (!has_message && !end.has_value()) return;
+    // The last message takes the status along; one that is written apart is told by OnWriteDone.
+    if (has_message && end.has_value() && !end->ok()) end.reset();
+    is_finishing_ = end.has_value();
+    // The last tokens leave with what follows at once. (A first message would stay behind.)
+    if (is_delta && !is_finishing_ && buffer_.IsEnding()) options.set_buffer_hint();
   }
+  if (has_message) bytes_ = SerializeMessage(message_);
   if (end.has_value()) {
-    FinishWith(*end);
+    FinishWith(*end, has_message);
   } else {
-    bytes_ = SerializeMessage(message_);
-    StartWrite(&bytes_);
+    StartWrite(&bytes_, options);
   }
   // What waited is being written: the engine may go on with the sequence.
   if (was_full) engine_->Wake();
 }
 
-void GenerateCall::FinishWith(const absl::Status& end) {
+void GenerateCall::FinishWith(const absl::Status& end, bool has_message) {
   const grpc::Status status = rpc::ToGrpcStatus(end);
   metrics_->OnCall({.method = "Generate",
                     .code = rpc::CodeName(status.error_code()),
@@ -221,7 +233,12 @@ void GenerateCall::FinishWith(const absl::Status& end) {
                     .duration = Clock::Steady().Now() - arrival_,
                     .request_id = stream_.request_id,
                     .traceparent = traceparent_});
-  Finish(status);
+  ends_with_message_ = has_message;
+  if (has_message) {
+    StartWriteAndFinish(&bytes_, grpc::WriteOptions(), status);
+  } else {
+    Finish(status);
+  }
 }
 
 void GenerateCall::ReportBuffered() {
@@ -230,20 +247,25 @@ void GenerateCall::ReportBuffered() {
 }
 
 void GenerateCall::OnWriteDone(bool ok) {
-  bool has_more = false;
+  const absl::Duration now = Clock::Steady().Now();
+  bool is_urgent = false;
+  bool is_posted = false;
   absl::Duration waited;
   const char* event = "";
   {
     const std::lock_guard lock(mutex_);
     is_writing_ = false;
     event = EventName(message_);
-    has_more = !buffer_.IsEmpty();
-    if (has_more) PostToWriter();
-    waited = Clock::Steady().Now() - write_start_;
+    const bool has_more = !buffer_.IsEmpty();
+    is_urgent = has_more && IsUrgent(now);
+    is_posted = has_more && !is_urgent;
+    if (is_posted) PostToWriter();
+    waited = now - write_start_;
   }
   metrics_->OnSent(event, waited);
   if (!ok) CancelRequest("the client is gone");
-  if (has_more) writer_->Flush();
+  if (is_urgent) WriteNext(now);  // here: waking the writer costs as much as the message
+  if (is_posted) writer_->Flush();
 }
 
 void GenerateCall::OnCancel() { CancelRequest("the client cancelled"); }
@@ -264,6 +286,9 @@ void GenerateCall::CancelRequest(const char* why) {
 }
 
 void GenerateCall::OnDone() {
+  if (ends_with_message_) {
+    metrics_->OnSent(EventName(message_), Clock::Steady().Now() - write_start_);
+  }
   {
     const std::lock_guard lock(context_mutex_);
     is_done_ = true;

@@ -61,15 +61,17 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   void WriteNext(absl::Duration now);
   void End(absl::Status status);
   void FinishUnread(const absl::Status& end);
-  void FinishWith(const absl::Status& end);
+  // `has_message`: `bytes_` goes with the status.
+  void FinishWith(const absl::Status& end, bool has_message);
   // Tells the metrics how much waits. Requires the lock.
   void ReportBuffered();
 
   grpc::CallbackServerContext* context_;
   MetricsObserver* metrics_;
   const absl::Duration arrival_;
-  const absl::Duration time_limit_;  // from the arrival to the client's deadline
-  const std::string traceparent_;    // valid, or empty
+  const absl::Duration time_limit_;    // from the arrival to the client's deadline
+  const absl::Duration last_moments_;  // nothing waits from then on
+  const std::string traceparent_;      // valid, or empty
   EngineThread* engine_ = nullptr;
   StreamWriter* writer_ = nullptr;
   absl::Duration stream_interval_ = absl::ZeroDuration();
@@ -90,6 +92,7 @@ class GenerateCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // Of the life of `context_`, which ends with OnDone. Cancelling may call OnDone itself.
   std::recursive_mutex context_mutex_;
   bool is_done_ = false;
+  bool ends_with_message_ = false;  // which no OnWriteDone tells of
   grpc::Alarm cut_off_;
   absl::Duration write_start_;
   absl::Duration next_delta_ = -absl::InfiniteDuration();  // not before; the first: at once
