@@ -37,7 +37,7 @@ struct ServeOptions {
   int32_t max_requests_per_client = 0;
   int64_t max_queued_tokens = 0;  // 0: the gateway's own measure
   double slow_client_timeout_s = 30.0;
-  double stream_messages = 500.0;  // a second, of all streams; 0: no limit
+  double stream_messages = 420.0;  // a second, of all streams; 0: no limit
   double stream_interval_s = 0.0;  // of one stream, at least
   double prefill_stretch = 1.5;
   std::string pipelining = "auto";

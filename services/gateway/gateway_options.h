@@ -37,7 +37,7 @@ struct GatewayOptions {
   bool prefix_cache = true;
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration slow_client_timeout = absl::Seconds(30);
-  double stream_messages = 500.0;  // a second, of all streams; 0: no limit
+  double stream_messages = 420.0;  // a second, of all streams; 0: no limit
   absl::Duration stream_interval = absl::ZeroDuration();
   std::string log_level = "info";
 };

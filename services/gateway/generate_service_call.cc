@@ -20,7 +20,7 @@
 namespace tandem::gateway {
 namespace {
 
-// Making a std::random_device asks the CPU what it is: 10 us in a virtual machine.
+// Making a std::random_device asks the CPU what it is, which a virtual machine makes slow.
 uint64_t RandomNumber() {
   uint64_t number = 0;
   TANDEM_CHECK(getrandom(&number, sizeof(number), 0) == sizeof(number));

@@ -1,13 +1,14 @@
 #include "services/gateway/message_budget.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace tandem::gateway {
 namespace {
 
 // With 32 streams on two cores a message took the threads that send it 55 us in groups of 8, 36 in
-// groups of 16.
-constexpr double kGroup = 16.0;
+// groups of 16; groups of 32 wake the writer less often.
+constexpr double kLargestGroup = 32.0;
 // What time without messages saves up: enough for a long step of many streams.
 constexpr double kMaxSavedSeconds = 0.2;
 
@@ -17,7 +18,9 @@ MessageBudget::MessageBudget(double rate)
     : rate_(rate), max_saved_(std::max(1.0, rate * kMaxSavedSeconds)) {}
 
 double MessageBudget::Needed(int32_t num_streams) const {
-  return std::clamp<double>(num_streams, 1.0, std::min(max_saved_, kGroup));
+  // Equal groups: of unequal ones some streams would wait for the next but one.
+  const double num_groups = std::ceil(std::max(1, num_streams) / kLargestGroup);
+  return std::clamp(num_streams / num_groups, 1.0, max_saved_);
 }
 
 void MessageBudget::Begin(absl::Duration now, int32_t num_streams) {
