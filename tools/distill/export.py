@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import torch
 
 PART_BYTES = 15 << 20
 
@@ -23,7 +22,7 @@ def parts_of(state):
 
 def embedding_type(kind):
     """The type of the embedding beside matrices in `kind`."""
-    return "Q8_0" if kind == "Q4_1" else kind
+    return "Q8_0" if kind.startswith("Q4_") else kind
 
 
 def arrays_of(state, half=np.float16):

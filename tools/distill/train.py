@@ -14,10 +14,10 @@ from . import blocks
 from .export import parts_of
 from .loss import CHUNK, HeadLoss, chunk_gradient
 from .measure import Rounded, greedy, report
+from .model_file import Shape, read_gguf
 from .muon import Muon
 from .start import init_embedding, shortened
 from .student import Student
-from .teacher import Shape, read_gguf
 
 
 def count_ids(datasets, vocab):
