@@ -68,8 +68,10 @@ def held_out_answers(prompts, generator, device):
                         for name in data.__dataclass_fields__))
 
 
-def written(groups, teacher, file, ranks, out):
-    """The text of all ranks, and the first one's answers to the held-out prompts."""
+def written(plan, teacher, file, ranks, out):
+    """The text of all ranks, and the first one's answers to the held-out prompts. Another "seed" of
+    the plan: other prompts first, other text."""
+    groups = plan["data"]
     chat = ChatIds(int(file["end"]), tuple(file["bridge_" + turn].tolist()
                                         for turn in ("user", "assistant")))
     prompts = split_prompts(file, "held_out")
@@ -82,7 +84,7 @@ def written(groups, teacher, file, ranks, out):
             np.savez_compressed(os.path.join(out, "held_out.npz"), heats=heats, **{
                 name: getattr(answers[0], name).cpu().numpy()
                 for name in ("tokens", "argmax", "weight")})
-        seed = index + len(groups) * ranks.number
+        seed = plan.get("seed", 0) + index + len(groups) * ranks.number
         torch.manual_seed(seed)
         batches = training_batches(file, group["prompts"], group["rows"], group["positions"],
                                    ranks, seed)
@@ -105,7 +107,7 @@ def run(args):
     ranks = Ranks(device)
     teacher, file = Teacher(args.target, device), np.load(args.prompts)
     print(f"teacher read  {time.time() - begin:.0f} s", file=sys.stderr, flush=True)
-    datasets, held_out = written(plan["data"], teacher, file, ranks, args.out)
+    datasets, held_out = written(plan, teacher, file, ranks, args.out)
     ranks.part()
     counts = count_ids(datasets, teacher.shape.vocab)
     tokens = sum(int((data.weight > 0).sum()) for data in datasets)
