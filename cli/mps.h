@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -14,7 +15,8 @@ namespace tandem {
 class MpsServer {
  public:
   // Starts it with its pipes in `folder`/mps and tells the processes that are started later
-  // (CUDA_MPS_PIPE_DIRECTORY). UNAVAILABLE, with the reason, when it does not start.
+  // (CUDA_MPS_PIPE_DIRECTORY; CUDA_VISIBLE_DEVICES as its clients count). UNAVAILABLE, with the
+  // reason, when it does not start.
   static absl::StatusOr<std::unique_ptr<MpsServer>> Start(const std::string& folder);
   ~MpsServer();  // stops it; nobody may use it any more
   MpsServer(const MpsServer&) = delete;
@@ -24,6 +26,7 @@ class MpsServer {
   explicit MpsServer(std::string folder) : folder_(std::move(folder)) {}
 
   std::string folder_;
+  std::optional<std::string> visible_;  // CUDA_VISIBLE_DEVICES before
 };
 
 }  // namespace tandem

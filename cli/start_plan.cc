@@ -1,6 +1,7 @@
 #include "cli/start_plan.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <thread>
 
@@ -9,6 +10,7 @@
 #include "common/base/host_memory.h"
 #include "common/base/status_macros.h"
 #include "common/device/nvml.h"
+#include "common/device/visible_devices.h"
 #include "common/gguf/gguf.h"
 #include "common/model/config.h"
 #include "common/model/cpu_executor.h"
@@ -88,7 +90,10 @@ absl::Status PlanGpu(const ServeOptions& options, StartPlan& plan) {
   GpuFacts gpu = {.name = "a GPU", .context_bytes = kUnknownContextBytes};
   const absl::StatusOr<std::unique_ptr<Nvml>> nvml = Nvml::Open();
   if (nvml.ok()) {
-    ASSIGN_OR_RETURN(gpu, (*nvml)->Facts(device));
+    const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+    ASSIGN_OR_RETURN(const int32_t number,
+                     MachineDevice(device, visible == nullptr ? "" : visible));
+    ASSIGN_OR_RETURN(gpu, (*nvml)->Facts(number));
   } else if (options.vram_budget_bytes == 0 || !options.dry_run) {
     return absl::FailedPreconditionError(absl::StrCat("--device ", options.device, ": ",
                                                       nvml.status().message(),
