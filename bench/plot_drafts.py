@@ -7,7 +7,8 @@ Promised speed, of one stream: tokens a round over its time, at the best fixed l
 draft token is right with the measured greedy acceptance. Time is in plain steps of the target:
 each draft token costs `cost`, each row more to verify `row`. On the CPU cost is the weights read
 (4.5 bits each) and row what bench/forward_bench.cc measured; on a GPU cost is that of the shape
-the draft is inflated to, and a row costs nothing.
+the draft is inflated to, and a row costs nothing. "measured" in the data: AUTO against OFF, on
+chat prompts (bench/speculation.py, bench/serve_gpu.py).
 """
 
 import argparse
@@ -30,8 +31,8 @@ def speed(acceptance, cost, row):
 
 
 def rate(draft, key="greedy"):
-    """Of a draft that was trained in a format: in that."""
-    return draft["result"][f"{key}, {draft['rounded']}" if "rounded" in draft else key]
+    """Of a draft that was trained in a format: in that. None where it was not measured."""
+    return draft["result"].get(f"{key}, {draft['rounded']}" if "rounded" in draft else key)
 
 
 def promised(draft):
@@ -62,7 +63,7 @@ def draw(drafts, out):
     sizes = [draft["millions"] for draft in drafts]
     for key, label in (("greedy", "greedy"), ("rejection at 1.0", "REJECTION, temperature 1"),
                        ("coupled at 1.0", "COUPLED, temperature 1")):
-        known = [d for d in drafts if key in d["result"]]
+        known = [d for d in drafts if rate(d, key) is not None]
         axes[0].scatter([d["millions"] for d in known], [rate(d, key) for d in known],
                         label=label)
     for draft in drafts:
@@ -72,8 +73,11 @@ def draw(drafts, out):
                          textcoords="offset points", xytext=(4, -11 if beside else 5), fontsize=8)
     axes[0].set(ylabel="acceptance rate", ylim=(0.35, 0.85))
     for name in ("CPU", *SHAPES):
-        axes[1].scatter(sizes, [promised(draft)[name] for draft in drafts], label=name)
-    axes[1].set(ylabel="promised speed over plain decoding", ylim=(1, None))
+        dots = axes[1].scatter(sizes, [promised(draft)[name] for draft in drafts], label=name)
+        measured = [d for d in drafts if name in d.get("measured", {})]
+        axes[1].scatter([d["millions"] for d in measured], [d["measured"][name] for d in measured],
+                        marker="x", color=dots.get_facecolor())
+    axes[1].set(ylabel="speed over plain decoding (x: measured)", ylim=(1, None))
     for axis in axes:
         axis.set(xlabel="parameters of the draft, millions", xscale="log")
         axis.set_xlim(4, 240)
