@@ -1,11 +1,9 @@
 #include "common/ipc/device_pages.h"
 
-#include <sys/random.h>
-
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "common/base/random.h"
 #include "common/base/status_macros.h"
 
 namespace tandem {
@@ -26,14 +24,6 @@ void Fill(uint64_t seed, uint8_t* half) {
 
 int64_t OffsetOf(int64_t pages_bytes, ProbeHalf half) {
   return pages_bytes + (half == ProbeHalf::kOpener ? kHalfBytes : 0);
-}
-
-uint64_t RandomSeed() {
-  uint64_t seed = 0;
-  if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed)) {
-    seed = static_cast<uint64_t>(absl::ToUnixNanos(absl::Now()));
-  }
-  return seed;
 }
 
 }  // namespace
@@ -88,7 +78,7 @@ absl::StatusOr<MadePages> MakeProbedPages(PagesDevice& device, const PoolGeometr
   ASSIGN_OR_RETURN(MadePages made, device.Make(transport, geometry.pages_bytes() + kProbeBytes));
   made.handle.transport = static_cast<int32_t>(transport);
   made.handle.num_bytes = geometry.pages_bytes() + kProbeBytes;
-  made.handle.probe = RandomSeed();
+  made.handle.probe = RandomNumber();
   std::memcpy(made.handle.device_uuid, device.uuid().data(), sizeof(made.handle.device_uuid));
   RETURN_IF_ERROR(
       WriteProbe(*made.pages, geometry.pages_bytes(), ProbeHalf::kMaker, made.handle.probe));

@@ -3,7 +3,6 @@
 #include <malloc.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/host_memory.h"
 #include "common/base/last_words.h"
+#include "common/base/random.h"
 #include "common/telemetry/log.h"
 #include "nlohmann/json.hpp"
 
@@ -162,13 +162,7 @@ absl::Duration ProcessAge() {
   return std::max(absl::ZeroDuration(), absl::Seconds(uptime_s - started_s));
 }
 
-int64_t NewIncarnation() {
-  uint64_t number = 0;
-  if (getrandom(&number, sizeof(number), 0) != sizeof(number)) {
-    number = static_cast<uint64_t>(absl::ToUnixNanos(absl::Now())) * 0x9e3779b97f4a7c15;
-  }
-  return static_cast<int64_t>(number >> 2) + 1;
-}
+int64_t NewIncarnation() { return static_cast<int64_t>(RandomNumber() >> 2) + 1; }
 
 ExitCode ExitCodeOfLoad(const absl::Status& status) {
   if (absl::IsOutOfRange(status)) return kExitUsage;

@@ -1,14 +1,12 @@
 #include "services/gateway/generate_service_call.h"
 
-#include <sys/random.h>
-
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
-#include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/random.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/status_convert.h"
 #include "common/telemetry/trace_context.h"
@@ -19,13 +17,6 @@
 
 namespace tandem::gateway {
 namespace {
-
-// Making a std::random_device asks the CPU what it is, which a virtual machine makes slow.
-uint64_t RandomNumber() {
-  uint64_t number = 0;
-  TANDEM_CHECK(getrandom(&number, sizeof(number), 0) == sizeof(number));
-  return number;
-}
 
 // How long a client that has stopped reading may still fetch the status of its call.
 constexpr absl::Duration kFetchTimeout = absl::Seconds(30);
