@@ -13,7 +13,6 @@ import os
 import pathlib
 import shutil
 import statistics
-import subprocess
 import tempfile
 
 import serving
@@ -31,11 +30,9 @@ def folder_of(gateway):
 
 def microseconds_by_thread(server):
     """{(thread's name, id): CPU microseconds so far}."""
-    out = subprocess.run(["pgrep", "-P", str(server.process.pid), "-f", "tandem-gateway"],
-                         capture_output=True, text=True, check=True).stdout
     return {((task / "comm").read_text().strip(), int(task.name)):
             int((task / "schedstat").read_text().split()[0]) / 1e3
-            for task in pathlib.Path(f"/proc/{int(out)}/task").iterdir()}
+            for task in (server.gateway_folder() / "task").iterdir()}
 
 
 def measure(gateway, arguments):

@@ -37,11 +37,15 @@ class Server:
         self.process.terminate()
         self.process.wait(60)
 
-    def gateway_seconds(self):
-        """CPU seconds of the gateway so far."""
+    def gateway_folder(self):
+        """What /proc has of the gateway."""
         out = subprocess.run(["pgrep", "-P", str(self.process.pid), "-f", "tandem-gateway"],
                              capture_output=True, text=True, check=True).stdout
-        fields = pathlib.Path(f"/proc/{int(out)}/stat").read_text().rsplit(")", 1)[1].split()
+        return pathlib.Path(f"/proc/{int(out)}")
+
+    def gateway_seconds(self):
+        """CPU seconds of the gateway so far."""
+        fields = (self.gateway_folder() / "stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def target_steps(self):
