@@ -32,8 +32,11 @@ FakeExecutor::FakeExecutor(FakeExecutorOptions options) : options_(options) {
              .k_type = KvType::kF16,
              .v_type = KvType::kF16,
              .page_positions = options.page_positions};
-  if (makes_logits()) logits_.resize(size_t(options.limits.max_logits_rows) * options.vocab_size);
-  greatest_.resize(options.limits.max_logits_rows);
+  if (makes_logits()) {
+    logits_.resize(size_t(options.limits.max_logits_rows) * options.vocab_size);
+  } else {
+    greatest_.resize(options.limits.max_logits_rows);
+  }
 }
 
 absl::Status FakeExecutor::AttachKv(const KvMemory& memory) {
@@ -94,8 +97,11 @@ absl::Status FakeExecutor::Forward(absl::Span<const StepSequence> sequences) {
       const uint64_t hash = Mix(before ^ Mix(sequence.token_ids[i] + 1));
       *SlotOf(sequence, position) = hash;
       if (i < count - sequence.num_logits) continue;
-      greatest_[num_rows_] = static_cast<int32_t>(Mix(hash + 2) % config_.vocab_size);
-      if (makes_logits()) FillRow(hash, sequence.token_ids[i], Row(num_rows_));
+      if (makes_logits()) {
+        FillRow(hash, sequence.token_ids[i], Row(num_rows_));
+      } else {
+        greatest_[num_rows_] = static_cast<int32_t>(Mix(hash + 2) % config_.vocab_size);
+      }
       ++num_rows_;
       queries_.push_back(sequence.candidates);
       queries_.back().position += i - (count - sequence.num_logits);

@@ -6,17 +6,13 @@
 #include "services/gateway/metrics_observer.h"
 
 namespace tandem::gateway {
-namespace {
-
-double Seconds(absl::Duration duration) { return absl::ToDoubleSeconds(duration); }
-
-}  // namespace
 
 void MetricsObserver::OnStep(const StepInfo& info) {
   const char* role = RoleName(info.role);
-  metrics_->Observe(Metric::kStepDuration, {role, "round_trip"}, Seconds(info.round_trip));
-  metrics_->Observe(Metric::kStepDuration, {role, "compute"}, Seconds(info.compute));
-  metrics_->Observe(Metric::kStepDuration, {role, "sample"}, Seconds(info.sample));
+  metrics_->Observe(Metric::kStepDuration, {role, "round_trip"},
+                    absl::ToDoubleSeconds(info.round_trip));
+  metrics_->Observe(Metric::kStepDuration, {role, "compute"}, absl::ToDoubleSeconds(info.compute));
+  metrics_->Observe(Metric::kStepDuration, {role, "sample"}, absl::ToDoubleSeconds(info.sample));
   metrics_->Observe(Metric::kBatchSize, {role}, info.num_sequences);
 }
 
@@ -36,13 +32,14 @@ void MetricsObserver::OnSequenceStep(const SequenceStepInfo& info) {
 }
 
 void MetricsObserver::OnFirstToken(absl::Duration queue, absl::Duration time_to_first_token) {
-  metrics_->Observe(Metric::kRequestQueue, Seconds(queue));
-  metrics_->Observe(Metric::kTimeToFirstToken, Seconds(time_to_first_token));
+  metrics_->Observe(Metric::kRequestQueue, absl::ToDoubleSeconds(queue));
+  metrics_->Observe(Metric::kTimeToFirstToken, absl::ToDoubleSeconds(time_to_first_token));
 }
 
 void MetricsObserver::OnInterTokenLatency(absl::Duration since_last_commit, int32_t num_tokens) {
   if (num_tokens < 1) return;
-  metrics_->Observe(Metric::kInterTokenLatency, Seconds(since_last_commit) / num_tokens);
+  metrics_->Observe(Metric::kInterTokenLatency,
+                    absl::ToDoubleSeconds(since_last_commit) / num_tokens);
 }
 
 // A step of a large batch would look up the same series for each sequence.

@@ -33,9 +33,7 @@ void Sequence::ForgetKv(Role role) {
 
 void Sequence::Trace(StepTraceEntry entry) {
   constexpr size_t kMaxEntries = 4096;  // as the proto promises
-  if (request.speculation.trace && info.trace.size() < kMaxEntries) {
-    info.trace.push_back(std::move(entry));
-  }
+  if (info.trace.size() < kMaxEntries) info.trace.push_back(std::move(entry));
 }
 
 }  // namespace tandem::gateway

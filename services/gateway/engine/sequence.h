@@ -83,6 +83,7 @@ struct Sequence {
   }
   // The KV of `role` is gone or not to be trusted. Its pages must have been dropped.
   void ForgetKv(Role role);
+  // Of a request that asked for it.
   void Trace(StepTraceEntry entry);
 
   SequenceId id;
