@@ -45,9 +45,9 @@ Activations MakeActivations(int32_t cols) {
 }
 
 // One product of a step, over as many copies of its matrix as fill kWeightBytes.
-class Product {
+class TimedProduct {
  public:
-  Product(const char* name, int32_t rows, int32_t cols, bool in_cache) : name_(name) {
+  TimedProduct(const char* name, int32_t rows, int32_t cols, bool in_cache) : name_(name) {
     const int64_t bytes = MatrixBytes(kFormat, rows, cols);
     const auto copies = static_cast<int>(std::max<int64_t>(8, kWeightBytes / bytes));
     auto* weights = Allocate<uint8_t>(bytes * copies, 0x5a);
@@ -174,7 +174,7 @@ using Of = Shape<kFormat, warp_tiles, teams, slices, groups, ahead, blocks>;
 
 // The shapes worth a try for `rows` rows, which are g groups (0: a single row).
 template <int g, class End>
-void TimeShapes(Product& product, int rows, const End& end, bool norm) {
+void TimeShapes(TimedProduct& product, int rows, const End& end, bool norm) {
   if constexpr (std::is_same_v<End, GatedEnd>) {
     product.Time<Of<2, 2, 4, g, 2, 2>>(rows, end, norm);
     product.Time<Of<1, 4, 2, g, 2, 2>>(rows, end, norm);
@@ -200,7 +200,7 @@ void TimeShapes(Product& product, int rows, const End& end, bool norm) {
 }
 
 template <class End>
-void TimeProduct(Product product, const End& end, bool norm) {
+void TimeProduct(TimedProduct product, const End& end, bool norm) {
   TimeShapes<0>(product, 1, end, norm);
   TimeShapes<1>(product, 8, end, norm);
   TimeShapes<2>(product, 16, end, norm);
@@ -215,21 +215,21 @@ void TimeProduct(Product product, const End& end, bool norm) {
 }  // namespace tandem::cuda
 
 int main(int argc, char** argv) {
-  using tandem::cuda::Product;
+  using tandem::cuda::TimedProduct;
   using tandem::cuda::TimeProduct;
   const bool is_small = argc > 1 && std::strcmp(argv[1], "1b") == 0;
   const bool in_cache = argc > 2 && std::strcmp(argv[2], "cached") == 0;
   const int hidden = is_small ? 2048 : 4096;
   const int ffn = is_small ? 8192 : 14336;
-  const Product qkv("qkv", is_small ? 3072 : 6144, hidden, in_cache);
+  const TimedProduct qkv("qkv", is_small ? 3072 : 6144, hidden, in_cache);
   TimeProduct(qkv, qkv.Store(), true);
-  const Product attention("attention", hidden, hidden, in_cache);
+  const TimedProduct attention("attention", hidden, hidden, in_cache);
   TimeProduct(attention, attention.Residual(), false);
-  const Product gate_up("gate_up", 2 * ffn, hidden, in_cache);
+  const TimedProduct gate_up("gate_up", 2 * ffn, hidden, in_cache);
   TimeProduct(gate_up, gate_up.Gated(), true);
-  const Product down("down", hidden, ffn, in_cache);
+  const TimedProduct down("down", hidden, ffn, in_cache);
   TimeProduct(down, down.Residual(), false);
-  const Product head("head", 128256, hidden, in_cache);
+  const TimedProduct head("head", 128256, hidden, in_cache);
   TimeProduct(head, head.Store(), true);
   return 0;
 }

@@ -35,6 +35,7 @@ struct Shape {
   static constexpr int kSlices = slices;
   static constexpr bool kOneRow = groups == 0;
   static constexpr int kGroups = kOneRow ? 1 : groups;
+  static constexpr int kRows = kOneRow ? 1 : groups * 8;
   static constexpr int kWarps = teams * slices;
   static constexpr int kRowTiles = warp_tiles * teams;
   static constexpr int kOutputs = kRowTiles * kTileRows;
@@ -44,42 +45,41 @@ struct Shape {
   static constexpr bool kSplit = format != MatrixFormat::kCode8 && kGroups * warp_tiles <= 2;
 };
 
-// One lane's pointers into the rows' activations, a chunk at a time.
+// Where a lane is in a group's activations, a chunk at a time.
 template <MatrixFormat F>
 struct ActivationCursor {
-  const int8_t* codes;
-  const float* scales;
-  const float* sums;
+  uint32_t code_at;   // bytes
+  uint32_t scale_at;  // floats, of the sums too
 
   // Rows that are not there read one that is: what comes of them is not looked at.
   __device__ __forceinline__ void Start(const Activations& x, int group, int num_rows, int chunk,
                                         int lane) {
     const int row = min(group * 8 + lane / 4, num_rows - 1);
-    const int64_t first = x.ScaleAt(group * 8 + lane % 4 * 2, chunk * (kChunkCols / kScaleCols));
-    codes = x.codes + x.CodeAt(row, chunk * kChunkCols) + lane % 4 * 16;
-    scales = x.scales + first;
-    sums = x.sums + first;
+    code_at = static_cast<uint32_t>(x.CodeAt(row, chunk * kChunkCols)) + lane % 4 * 16;
+    scale_at = static_cast<uint32_t>(
+        x.ScaleAt(group * 8 + lane % 4 * 2, chunk * (kChunkCols / kScaleCols)));
   }
-  __device__ __forceinline__ ActivationTile Load(int tile) const {
+  __device__ __forceinline__ ActivationTile Load(const Activations& from, int tile) const {
     ActivationTile x;
-    x.codes = *reinterpret_cast<const uint4*>(codes + tile * 8 * kTileCols);
-    x.SetScales(*reinterpret_cast<const float4*>(scales + tile * 16));
+    x.codes = *reinterpret_cast<const uint4*>(from.codes + code_at + tile * 8 * kTileCols);
+    x.SetScales(*reinterpret_cast<const float4*>(from.scales + scale_at + tile * 16));
     if (F == MatrixFormat::kAffine4) {
-      x.SetSums(*reinterpret_cast<const float4*>(sums + tile * 16));
+      x.SetSums(*reinterpret_cast<const float4*>(from.sums + scale_at + tile * 16));
     }
     return x;
   }
   __device__ __forceinline__ void Advance() {
-    codes += kChunkCols * 8;
-    scales += kChunkCols / kScaleCols * 8;
-    sums += kChunkCols / kScaleCols * 8;
+    code_at += kChunkCols * 8;
+    scale_at += kChunkCols / kScaleCols * 8;
   }
 };
 
-// Sums this warp's slice, of the rows from group `first_group` on, into acc.
-template <class S>
+// Sums this warp's slice, of the rows from group `first_group` on, into acc. `when_ready` is called
+// where the previous kernel's results are there and the first of them on their way.
+template <class S, class WhenReady>
 __device__ __forceinline__ void SumSlice(const MatmulInput& in, const SplitCodebook& split,
-                                         int first_group, int first_tile, int slice, int lane,
+                                         int first_group, int first_tile, int slice, int num_rows,
+                                         int lane, const WhenReady& when_ready,
                                          float (&acc)[S::kWarpTiles][S::kGroups][4]) {
   constexpr MatrixFormat F = S::kFormat;
   constexpr int kAhead = S::kAhead;
@@ -110,19 +110,19 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, const SplitCodeb
     }
   }
   const Codebook book = S::kSplit ? LoadCodebook(split) : LoadCodebook(in.weights);
-  const int num_rows = *in.num_rows;
-  WaitForPreviousKernel();
   ActivationCursor<F> cursors[S::kGroups];
 #pragma unroll
   for (int group = 0; group < S::kGroups; ++group) {
     cursors[group].Start(in.x, first_group + group, num_rows, begin, lane);
   }
+  WaitForPreviousKernel();
 
   ActivationTile next[S::kGroups];
   if (begin < limit) {
 #pragma unroll
-    for (int group = 0; group < S::kGroups; ++group) next[group] = cursors[group].Load(0);
+    for (int group = 0; group < S::kGroups; ++group) next[group] = cursors[group].Load(in.x, 0);
   }
+  when_ready();
   for (int chunk = begin; chunk < limit; ++chunk) {
     ChunkScales<F> stored[S::kWarpTiles];
 #pragma unroll
@@ -146,7 +146,7 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, const SplitCodeb
       for (int group = 0; group < S::kGroups; ++group) {
         const ActivationTile x = next[group];
         if (tile + 1 < kChunkTiles || chunk + 1 < limit)
-          next[group] = cursors[group].Load(tile + 1);
+          next[group] = cursors[group].Load(in.x, tile + 1);
 #pragma unroll
         for (int r = 0; r < S::kWarpTiles; ++r) {
           AccumulateTile<F, S::kOneRow>(a[r], scales[r], x, acc[r][group]);
@@ -160,27 +160,75 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, const SplitCodeb
   }
 }
 
+// What the end of a product reads, fetched before its sums are made: of each row that the warp
+// finishes a lane's part.
+template <class S, class End>
+struct EndAhead {
+  static constexpr int kRowsAtOnce = (S::kGroups < 2 ? S::kGroups : 2) * 8;  // that lie ready
+  static constexpr int kWarpRows = End::kRowsPerWarp * S::kWarps;            // all warps together
+  static constexpr int kTurns = (S::kRows + kWarpRows - 1) / kWarpRows;
+  static constexpr int kTurnsAtOnce = (kRowsAtOnce + kWarpRows - 1) / kWarpRows;
+  static constexpr int kParts = S::kOutputs / End::kOutputs;
+  float squares[kTurns][End::kRowsPerWarp];
+  typename End::Fetched fetched[kTurns][kParts];
+
+  // A row of the block; `part` of those that a warp has in a turn.
+  __device__ __forceinline__ static int Row(int turn, int part, int warp) {
+    return (turn * End::kRowsPerWarp + part) * S::kWarps + warp;
+  }
+  __device__ __forceinline__ void Fetch(const MatmulInput& in, const End& end, int64_t first_row,
+                                        int num_rows, int first_output, int warp, int lane) {
+#pragma unroll
+    for (int turn = 0; turn < kTurns; ++turn) {
+#pragma unroll
+      for (int i = 0; i < End::kRowsPerWarp; ++i) {
+        const int row = Row(turn, i, warp);
+        squares[turn][i] = row < num_rows ? LaneSquares(in.norm, first_row + row, lane) : 0.0f;
+      }
+      const int row = Row(turn, lane / (32 / End::kRowsPerWarp), warp);
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        fetched[turn][part] =
+            end.Fetch(first_row + row, first_output + part * End::kOutputs, lane, row < num_rows);
+      }
+    }
+  }
+  // Of the lane's row.
+  __device__ __forceinline__ float InverseRmsOf(const RmsScale& norm, int turn, int lane) const {
+    float result = InverseRms(norm, squares[turn][0]);
+    if constexpr (End::kRowsPerWarp == 2) {
+      const float second = InverseRms(norm, squares[turn][1]);
+      if (lane >= 16) result = second;
+    }
+    return result;
+  }
+};
+
 template <class S, class End>
 __global__ __launch_bounds__(S::kWarps * 32,
                              S::kBlocksPerSm) void FewRowsKernel(MatmulInput in,
                                                                  SplitCodebook split, End end) {
-  constexpr int kOutputs = S::kOutputs;
-  constexpr int kSlices = S::kSlices;
-  static_assert(kOutputs % End::kOutputs == 0);
-  __shared__ float partial[kSlices][8][kOutputs + 4];
-  __shared__ float inverse_rms[S::kGroups * 8];
+  using Ahead = EndAhead<S, End>;
+  static_assert(S::kOutputs % End::kOutputs == 0);
+  __shared__ Product<S::kSlices, Ahead::kRowsAtOnce, S::kOutputs> product;
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
-  const int team = warp / kSlices;
-  const int slice = warp % kSlices;
+  const int team = warp / S::kSlices;
+  const int slice = warp % S::kSlices;
   const int first_tile = blockIdx.y * S::kRowTiles;
+  const int first_output = first_tile * kTileRows;
   // More rows than four groups are shared out to blocks; those that read the same weights follow
   // each other.
   const int first_group = S::kGroups == 4 ? blockIdx.x * S::kGroups : 0;
-  if (first_group > 0 && *in.num_rows <= first_group * 8) return;
+  const int num_rows = *in.num_rows;
+  if (first_group > 0 && num_rows <= first_group * 8) return;
+  const int rows_here = min(num_rows - first_group * 8, S::kRows);
+  Ahead ahead;
   float acc[S::kWarpTiles][S::kGroups][4] = {};
-  SumSlice<S>(in, split, first_group, first_tile + team * S::kWarpTiles, slice, lane, acc);
-  const int num_rows = min(*in.num_rows - first_group * 8, S::kGroups * 8);
+  SumSlice<S>(
+      in, split, first_group, first_tile + team * S::kWarpTiles, slice, num_rows, lane,
+      [&] { ahead.Fetch(in, end, int64_t{first_group} * 8, rows_here, first_output, warp, lane); },
+      acc);
   // The last blocks leave memory idle bit by bit.
   const int region =
       static_cast<int>(blockIdx.y) - static_cast<int>(gridDim.y) + in.ahead.num_regions;
@@ -188,44 +236,39 @@ __global__ __launch_bounds__(S::kWarps * 32,
     PrefetchToL2(in.ahead.data + region * in.ahead.stride, in.ahead.region_bytes);
   }
 
-  if (in.norm.square_sums != nullptr) {
-    for (int row = warp; row < num_rows; row += S::kWarps) {
-      const float value = InverseRms(in.norm, first_group * 8 + row, lane);
-      if (lane == 0) inverse_rms[row] = value;
-    }
-  } else if (threadIdx.x < S::kGroups * 8) {
-    inverse_rms[threadIdx.x] = 1.0f;
-  }
-  const int g = lane / 4;
-  const int t = lane % 4;
+  constexpr int kGroupsAtOnce = Ahead::kRowsAtOnce / 8;
 #pragma unroll
-  for (int group = 0; group < S::kGroups; ++group) {
-    if (group * 8 >= num_rows) break;
-    if (group > 0) __syncthreads();
+  for (int first = 0; first < S::kGroups; first += kGroupsAtOnce) {
+    if (first > 0 && first * 8 >= rows_here) break;
+    if (first > 0) __syncthreads();
 #pragma unroll
-    for (int r = 0; r < S::kWarpTiles; ++r) {
-      const int output = (team * S::kWarpTiles + r) * kTileRows + g;
+    for (int group = 0; group < kGroupsAtOnce; ++group) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        partial[slice][2 * t + i % 2][output + i / 2 * 8] = acc[r][group][i];
+      for (int r = 0; r < S::kWarpTiles; ++r) {
+        const int output = (team * S::kWarpTiles + r) * kTileRows + lane / 4;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          product.slices[slice][group * 8 + lane % 4 * 2 + i % 2][output + i / 2 * 8] =
+              acc[r][first + group][i];
+        }
       }
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < min(num_rows - group * 8, 8) * kOutputs; i += S::kWarps * 32) {
-      const int row = i / kOutputs;
-      const int output = i % kOutputs;
-      float sum = partial[0][row][output];
 #pragma unroll
-      for (int slice = 1; slice < kSlices; ++slice) sum += partial[slice][row][output];
-      partial[0][row][output] = sum;
-    }
-    __syncthreads();
+    for (int i = 0; i < Ahead::kTurnsAtOnce; ++i) {
+      const int turn = first / kGroupsAtOnce * Ahead::kTurnsAtOnce + i;
+      const float inverse_rms = ahead.InverseRmsOf(in.norm, turn, lane);
+      const int row = Ahead::Row(turn, lane / (32 / End::kRowsPerWarp), warp);
+      const int row_here = row - first * 8;
 #pragma unroll
-    for (int part = 0; part < kOutputs / End::kOutputs; ++part) {
-      if (first_tile * kTileRows + part * End::kOutputs >= in.weights.num_rows) break;
-      end.Apply(&partial[0][0][part * End::kOutputs], kOutputs + 4, inverse_rms + group * 8,
-                first_group + group, min(num_rows - group * 8, 8),
-                first_tile * kTileRows + part * End::kOutputs, warp, S::kWarps, lane);
+      for (int part = 0; part < Ahead::kParts; ++part) {
+        const int output = first_output + part * End::kOutputs;
+        if (output >= in.weights.num_rows) break;
+        // Rows that are not there may not read beyond the product either.
+        end.Apply(product, min(row_here, Ahead::kRowsAtOnce - 1), part * End::kOutputs, inverse_rms,
+                  int64_t{first_group} * 8 + row, output, ahead.fetched[turn][part], lane,
+                  row < rows_here && row_here < Ahead::kRowsAtOnce);
+      }
     }
   }
 }
@@ -236,8 +279,8 @@ cudaError_t LaunchShape(const MatmulInput& in, const End& end, int32_t max_rows,
   const SplitCodebook split(in.weights.codebook);
   if (S::kSplit && !split.exists) return cudaErrorInvalidValue;
   const int row_tiles = (in.weights.num_rows + kTileRows - 1) / kTileRows;
-  constexpr int kRows = S::kOneRow ? 1 : S::kGroups * 8;
-  const dim3 grid((max_rows + kRows - 1) / kRows, (row_tiles + S::kRowTiles - 1) / S::kRowTiles);
+  const dim3 grid((max_rows + S::kRows - 1) / S::kRows,
+                  (row_tiles + S::kRowTiles - 1) / S::kRowTiles);
   return Launch(FewRowsKernel<S, End>, grid, S::kWarps * 32, 0, options, in, split, end);
 }
 

@@ -115,11 +115,12 @@ __device__ __forceinline__ void AddChunk(WeightStream<F>& stream, const Stage<kG
   stream.scales = next_scales;
 }
 
-// The product of the block, slice by slice as with few rows. Called by all warps.
-template <MatrixFormat F, int kSlices, int kGroups>
+// The product of the block, slice by slice as with few rows. Called by all warps. `when_ready` is
+// called when the previous kernel's results are there, before a barrier.
+template <MatrixFormat F, int kSlices, int kGroups, class WhenReady>
 __device__ __forceinline__ void SumChunks(const MatmulInput& in, int first_group, int row_tile,
                                           Stage<kGroups> (&stages)[2], int lane,
-                                          float (&total)[kGroups][4]) {
+                                          const WhenReady& when_ready, float (&total)[kGroups][4]) {
   const int num_chunks = in.weights.num_chunks;
   WeightStream<F> stream(in.weights.chunks + int64_t{row_tile} * num_chunks * ChunkBytes(F),
                          num_chunks, lane);
@@ -133,6 +134,7 @@ __device__ __forceinline__ void SumChunks(const MatmulInput& in, int first_group
   WaitForPreviousKernel();
   StageCopy<F, kGroups> copy(in.x, first_group);
   copy.Next(stages[0]);
+  when_ready();
   int chunk = 0;
 #pragma unroll 1
   for (int slice = 0; slice < kSlices; ++slice) {
@@ -156,43 +158,65 @@ __device__ __forceinline__ void SumChunks(const MatmulInput& in, int first_group
   }
 }
 
+// Rows of which a warp finishes one part at a time, so that one does not wait for the other.
+constexpr int kTurnsAtOnce = 4;
+
 template <MatrixFormat F, int kSlices, int kGroups, class End>
 __global__ __launch_bounds__(kThreads, 2) void ManyRowsKernel(MatmulInput in, End end) {
   constexpr int kBlockRows = kGroups * 8;
+  using BlockProduct = Product<1, kBlockRows, kBlockOutputs>;
   __shared__ __align__(16) Stage<kGroups> stages[2];
   __shared__ float inverse_rms[kBlockRows];
+  static_assert(sizeof(BlockProduct) <= sizeof stages);
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
   const int first_group = blockIdx.x * kGroups;
+  const int64_t first_row = int64_t{first_group} * 8;
   const int first_output = blockIdx.y * kBlockOutputs;
   LetNextKernelStart();
-  const int num_rows = *in.num_rows - first_group * 8;
+  const int num_rows = min(*in.num_rows - first_group * 8, kBlockRows);
   if (num_rows <= 0) return;
   const int last_tile = (in.weights.num_rows + kTileRows - 1) / kTileRows - 1;
   float total[kGroups][4];
+  const auto when_ready = [&] {
+    float squares[kBlockRows / kWarps];
+#pragma unroll
+    for (int i = 0; i < kBlockRows / kWarps; ++i) {
+      const int row = i * kWarps + warp;
+      squares[i] = row < num_rows ? LaneSquares(in.norm, first_row + row, lane) : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kBlockRows / kWarps; ++i) {
+      const float value = InverseRms(in.norm, squares[i]);
+      if (lane == 0) inverse_rms[i * kWarps + warp] = value;
+    }
+  };
   SumChunks<F, kSlices, kGroups>(in, first_group, min(first_output / kTileRows + warp, last_tile),
-                                 stages, lane, total);
+                                 stages, lane, when_ready, total);
 
-  for (int row = warp; row < min(num_rows, kBlockRows); row += kWarps) {
-    const float value = InverseRms(in.norm, int64_t{first_group} * 8 + row, lane);
-    if (lane == 0) inverse_rms[row] = value;
-  }
-  // The stages' memory is free.
-  auto& values = *reinterpret_cast<float(*)[8][kBlockOutputs + 4]>(&stages[0]);
+  // The stages' memory is free when nobody reads them any more.
+  auto& product = *reinterpret_cast<BlockProduct*>(&stages[0]);
+  __syncthreads();
 #pragma unroll
   for (int group = 0; group < kGroups; ++group) {
-    if (group * 8 >= num_rows) break;
-    __syncthreads();
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      values[lane % 4 * 2 + i % 2][warp * kTileRows + lane / 4 + i / 2 * 8] = total[group][i];
+      product.slices[0][group * 8 + lane % 4 * 2 + i % 2][warp * kTileRows + lane / 4 + i / 2 * 8] =
+          total[group][i];
     }
-    __syncthreads();
-    for (int part = 0; part < kBlockOutputs / End::kOutputs; ++part) {
-      const int output = first_output + part * End::kOutputs;
-      if (output >= in.weights.num_rows) break;
-      end.Apply(&values[0][part * End::kOutputs], kBlockOutputs + 4, inverse_rms + group * 8,
-                first_group + group, min(num_rows - group * 8, 8), output, warp, kWarps, lane);
+  }
+  __syncthreads();
+  constexpr int kWarpRows = kWarps * End::kRowsPerWarp;
+  for (int part = 0; part < kBlockOutputs / End::kOutputs; ++part) {
+    const int output = first_output + part * End::kOutputs;
+    if (output >= in.weights.num_rows) break;
+#pragma unroll kTurnsAtOnce
+    for (int turn = 0; turn < kBlockRows / kWarpRows; ++turn) {
+      if (turn % kTurnsAtOnce == 0 && turn * kWarpRows >= num_rows) break;
+      const int row = (turn * End::kRowsPerWarp + lane / (32 / End::kRowsPerWarp)) * kWarps + warp;
+      const bool exists = row < num_rows;
+      end.Apply(product, row, part * End::kOutputs, inverse_rms[row], first_row + row, output,
+                end.Fetch(first_row + row, output, lane, exists), lane, exists);
     }
   }
 }

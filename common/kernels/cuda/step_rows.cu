@@ -52,7 +52,8 @@ __global__ void EmbedKernel(EmbedCall call) {
   const int32_t token_id = call.token_ids[row];
   for (int col = (blockIdx.y * (blockDim.x / 32) + warp) * 32; col < call.out.dim;
        col += gridDim.y * blockDim.x) {
-    StoreResidual(call.out, row, col, Element(call.embedding, token_id, col + lane), lane);
+    StoreResidual(call.out, row, col, Element(call.embedding, token_id, col + lane),
+                  call.out.norm_weights[col + lane], lane);
   }
   if (blockIdx.y > 0) return;
   const float position = static_cast<float>(call.positions[row]);

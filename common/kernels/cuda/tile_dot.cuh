@@ -32,18 +32,13 @@ struct Codebook {
   uint32_t words[4];
 };
 
-// Each lane reads a copy of its own from shared memory: what the compiler can tell to be the
-// same for all it keeps in uniform registers, which a permutation cannot read, and copies them
-// before each use (16 of 101 instructions a tile).
+// What the compiler can tell to be the same for all lanes it keeps in uniform registers, which a
+// permutation cannot read, and copies before each use (16 of 101 instructions a tile). So it shall
+// not be able to tell: blocks have one dimension, threadIdx.y is 0.
 __device__ __forceinline__ Codebook LoadCodebook(const uint32_t (&words)[4]) {
-  __shared__ volatile uint32_t copies[4][32];
-  if (threadIdx.x < 32) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) copies[i][threadIdx.x] = words[i];
-  }
-  __syncthreads();
-  const int lane = threadIdx.x % 32;
-  return {{copies[0][lane], copies[1][lane], copies[2][lane], copies[3][lane]}};
+  uint32_t zero;
+  asm volatile("mov.u32 %0, %%tid.y;" : "=r"(zero));
+  return {{words[0] ^ zero, words[1] ^ zero, words[2] ^ zero, words[3] ^ zero}};
 }
 __device__ __forceinline__ Codebook LoadCodebook(const DeviceMatrix& matrix) {
   const uint32_t* book = reinterpret_cast<const uint32_t*>(matrix.codebook);
