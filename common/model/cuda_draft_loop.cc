@@ -96,7 +96,7 @@ CudaStepShape CudaForward::StageDrafts(absl::Span<const StepSequence> sequences,
   *Staged(device_.num_drafts) = num_drafts;
   RoundUpShape(
       {.num_rows = num_drafts, .num_row_groups = num_drafts, .num_logits_rows = num_drafts},
-      /*is_one_group_each=*/true, &shape);
+      /*has_few_rows_each=*/true, &shape);
   return shape;
 }
 

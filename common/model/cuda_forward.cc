@@ -125,7 +125,7 @@ CudaStepShape CudaForward::Stage(absl::Span<const StepSequence> sequences) {
   cuda::StepCounts counts = {};
   int32_t table_offset = 0;
   CudaStepShape shape;
-  bool is_one_group_each = true;
+  bool has_few_rows_each = true;
   const int32_t group_rows = cuda::GroupRows(config_.num_heads / config_.num_kv_heads);
   for (const StepSequence& sequence : sequences) {
     const auto num_tokens = static_cast<int32_t>(sequence.token_ids.size());
@@ -145,10 +145,11 @@ CudaStepShape CudaForward::Stage(absl::Span<const StepSequence> sequences) {
           .first_row = counts.num_rows + first,
           .num_rows = rows,
           .position = sequence.start_position + first,
-          .table_offset = table_offset};
+          .table_offset = table_offset,
+          .rows_before = first};
       shape.max_group_rows = std::max(shape.max_group_rows, rows);
     }
-    is_one_group_each &= num_tokens <= group_rows;
+    has_few_rows_each &= num_tokens <= kMaxSequenceSplitRows;
     counts.num_rows += num_tokens;
     shape.max_chunks = std::max(shape.max_chunks, cuda::NumChunks(end));
     std::copy(sequence.page_table.begin(), sequence.page_table.end(),
@@ -159,12 +160,12 @@ CudaStepShape CudaForward::Stage(absl::Span<const StepSequence> sequences) {
   staged_bytes_ = fixed_bytes_ + int64_t{table_offset} * 4;
   num_logits_rows_ = counts.num_logits_rows;
   has_candidates_ = shape.has_candidates = StageQueries(sequences);
-  RoundUpShape(counts, is_one_group_each, &shape);
+  RoundUpShape(counts, has_few_rows_each, &shape);
   return shape;
 }
 
 // The bounds that matter for time, so that few graphs serve all steps.
-void CudaForward::RoundUpShape(const cuda::StepCounts& counts, bool is_one_group_each,
+void CudaForward::RoundUpShape(const cuda::StepCounts& counts, bool has_few_rows_each,
                                CudaStepShape* shape) const {
   const int32_t heads = config_.num_heads / config_.num_kv_heads;
   const int32_t one_tile_rows = std::max(cuda::kTileQueries / heads, 1);
@@ -177,7 +178,7 @@ void CudaForward::RoundUpShape(const cuda::StepCounts& counts, bool is_one_group
       shape->max_group_rows <= one_tile_rows ? one_tile_rows : cuda::GroupRows(heads);
   shape->max_logits_rows = counts.num_logits_rows == 0 ? 0 : Bucket(counts.num_logits_rows, least);
   const int32_t tiles = cuda::QueryTiles(shape->max_group_rows, heads);
-  shape->splits_chunks = is_one_group_each && shape->max_rows <= kMaxSplitRows &&
+  shape->splits_chunks = has_few_rows_each && shape->max_rows <= kMaxSplitRows &&
                          shape->max_groups * shape->max_chunks * tiles <= kMaxPartialTiles;
   if (shape->splits_chunks) return;
   // A step with prompts hardly feels these.

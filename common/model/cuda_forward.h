@@ -40,8 +40,10 @@ inline constexpr int64_t kRowsOfBlock = 64;  // the kernels for many rows read w
 // between its kernels.
 inline constexpr int32_t kMaxPartialTiles = 256;
 
-// Rows of a step whose attention may be split by chunks.
+// Rows of a step, and of one sequence in it, whose attention may be split by chunks: a sequence's
+// new keys and values are then written by each block that reads them.
 inline constexpr int32_t kMaxSplitRows = 32;
+inline constexpr int32_t kMaxSequenceSplitRows = 16;
 
 // Device buffers of one step; all rows of it go through each layer together.
 struct CudaStepBuffers {
@@ -144,7 +146,7 @@ class CudaForward {
   cuda::Activations TakeActivations(int64_t rows, int64_t cols);
   absl::Status CheckTables(absl::Span<const StepSequence> sequences) const;
   CudaStepShape Stage(absl::Span<const StepSequence> sequences);
-  void RoundUpShape(const cuda::StepCounts& counts, bool is_one_group_each,
+  void RoundUpShape(const cuda::StepCounts& counts, bool has_few_rows_each,
                     CudaStepShape* shape) const;
   // Whether there are any.
   bool StageQueries(absl::Span<const StepSequence> sequences);

@@ -142,6 +142,7 @@ cudaError_t CudaForward::RecordAttention(const CudaStepShape& shape, int32_t ind
       .head_stride = layout_.KOffset(index, 1) - layout_.KOffset(index, 0),
       .partial = device_.partial,
       .out = device_.attention,
+      .num_processors = num_processors_,
       .ahead = {Ahead(weights_.layers[index].attention_output, ahead_bytes_),
                 Ahead(weights_.layers[index].gate_up, ahead_bytes_)}};
   if (!shape.splits_chunks) {

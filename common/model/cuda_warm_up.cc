@@ -15,13 +15,13 @@ constexpr int32_t kChunks[] = {1, 2, 4};  // of attention: contexts of up to 102
 
 std::vector<CudaStepShape> CudaForward::CommonShapes() const {
   std::vector<CudaStepShape> shapes;
-  const auto add = [&](const cuda::StepCounts& counts, bool is_one_group_each,
+  const auto add = [&](const cuda::StepCounts& counts, bool has_few_rows_each,
                        CudaStepShape shape) {
     if (counts.num_rows > limits_.max_step_tokens ||
         counts.num_logits_rows > limits_.max_logits_rows) {
       return;
     }
-    RoundUpShape(counts, is_one_group_each, &shape);
+    RoundUpShape(counts, has_few_rows_each, &shape);
     shapes.push_back(shape);
   };
   for (const int32_t chunks : kChunks) {

@@ -66,10 +66,11 @@ TANDEM_HOST_DEVICE constexpr int32_t NumChunks(int32_t positions) {
 
 // Rows of one sequence that look at its context together.
 struct RowGroup {
-  int32_t first_row;     // in the step
-  int32_t num_rows;      // 1..GroupRows(...)
-  int32_t position;      // of the first row
-  int32_t table_offset;  // of the sequence's page table
+  int32_t first_row;        // in the step
+  int32_t num_rows;         // 1..GroupRows(...)
+  int32_t position;         // of the first row
+  int32_t table_offset;     // of the sequence's page table
+  int32_t rows_before = 0;  // of the sequence in this step, in front of first_row
 };
 
 // Rows that fit a group: as many as share a tile of kMaxGroupQueries with their heads.
@@ -99,8 +100,9 @@ struct AttentionCall {
   int64_t v_offset = 0;     // V of it
   int64_t head_stride = 0;  // from one KV head to the next
 
-  float* partial = nullptr;  // PartialFloats(...)
-  Activations out;           // [rows][num_heads * head_dim]
+  float* partial = nullptr;    // PartialFloats(...)
+  Activations out;             // [rows][num_heads * head_dim]
+  int32_t num_processors = 1;  // of the device
   // A short context keeps few processors busy: the others fetch.
   WeightsAhead ahead[2];
 };
@@ -116,12 +118,14 @@ constexpr int32_t QueryTiles(int32_t max_rows, int32_t heads_per_kv_head) {
 
 // How the chunks of a group are shared out; the result is the same.
 enum class AttentionSplit {
-  kByChunk,  // a block each: for few groups. New K and V are written on the way.
-  kNone,     // one block for all of them; K and V were written by LaunchAppendKv.
+  // A block each, or several that share out the group's rows while processors are idle: for few
+  // groups. Each block writes the new K and V that it reads, the same bytes where others do so
+  // too: for few rows of a sequence.
+  kByChunk,
+  kNone,  // one block for all of them; K and V were written by LaunchAppendKv
 };
 
-// `max_rows`: of any group, `max_groups` and (kByChunk) `max_chunks`: upper bounds of the
-// launch. kByChunk asks that no two groups be of one sequence.
+// `max_rows`: of any group, `max_groups` and (kByChunk) `max_chunks`: upper bounds of the launch.
 cudaError_t LaunchAttention(const AttentionCall& call, AttentionSplit split, int32_t max_rows,
                             int32_t max_groups, int32_t max_chunks, const LaunchOptions& options);
 

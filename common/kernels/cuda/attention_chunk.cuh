@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/kernels/cuda/attention_merge.cuh"
+#include "common/kernels/cuda/attention_rows.cuh"
 #include "common/kernels/cuda/attention_tile.cuh"
 
 namespace tandem::cuda {
@@ -16,15 +17,15 @@ struct TileCursor {
   int page;
   int slot;
 
-  __device__ __forceinline__ TileCursor(const AttentionCall& call, const RowGroup& group,
+  __device__ __forceinline__ TileCursor(const AttentionArgs& call, const RowGroup& group,
                                         int position, int step, int end)
       : table(call.page_tables + group.table_offset),
-        last_page((end - 1) / call.page_positions),
-        step_pages(step / call.page_positions),
-        step_slots(step % call.page_positions),
+        last_page(call.pages.Quotient(end - 1)),
+        step_pages(call.pages.Quotient(step)),
+        step_slots(call.pages.Remainder(step)),
         page_positions(call.page_positions),
-        page(position / call.page_positions),
-        slot(position % call.page_positions) {}
+        page(call.pages.Quotient(position)),
+        slot(call.pages.Remainder(position)) {}
   __device__ __forceinline__ void Advance() {
     page += step_pages;
     slot += step_slots;
@@ -63,24 +64,25 @@ struct ChunkWalk {
   static constexpr bool kKeysAhead = KT == KvType::k4;
   static constexpr bool kFetchesFirst = kKeysAhead || kHeadDim == 64;
 
-  __device__ __forceinline__ ChunkWalk(const AttentionCall& call, const RowGroup& group,
-                                       int kv_head, int chunk, int warp, int lane)
+  // `first_new`: the first position that the step writes.
+  __device__ __forceinline__ ChunkWalk(const AttentionArgs& call, const RowGroup& group,
+                                       int first_new, int kv_head, int chunk, int warp, int lane)
       : begin(ChunkStart(chunk)),
         end(min(ChunkStart(chunk + 1), group.position + group.num_rows)),
         position(begin + warp * kTilePositions),
         cursor(call, group, position, kStep, end),
         head(call.kv + kv_head * call.head_stride),
         page(head + cursor.PageId() * call.page_bytes) {
-    if (kFetchesFirst && position + kTilePositions <= min(group.position, end)) {
+    if (kFetchesFirst && position + kTilePositions <= min(first_new, end)) {
       FetchWords(call, lane);
     }
   }
-  __device__ __forceinline__ void FetchWords(const AttentionCall& call, int lane) {
+  __device__ __forceinline__ void FetchWords(const AttentionArgs& call, int lane) {
     keys.LoadWords(page + call.k_offset, cursor.slot, lane);
     has_words = true;
   }
   // Whether there is another tile.
-  __device__ __forceinline__ bool Advance(const AttentionCall& call, int lane) {
+  __device__ __forceinline__ bool Advance(const AttentionArgs& call, int lane) {
     position += kStep;
     cursor.Advance();
     page = head + cursor.PageId() * call.page_bytes;
@@ -92,7 +94,7 @@ struct ChunkWalk {
 
 // total += a chunk. Called by the whole block; the caller puts a barrier behind it.
 template <KvType KT, KvType VT, int kHeadDim, int kQueryTiles>
-__device__ __forceinline__ void SumChunk(const AttentionCall& call, const RowGroup& group,
+__device__ __forceinline__ void SumChunk(const AttentionArgs& call, const RowGroup& group,
                                          ChunkWalk<KT, kHeadDim>& walk,
                                          BlockShared<kHeadDim, kQueryTiles>& shared) {
   // Values on their way before the scores are there, where registers allow.
@@ -100,7 +102,6 @@ __device__ __forceinline__ void SumChunk(const AttentionCall& call, const RowGro
   const int lane = threadIdx.x % 32;
   const int query_tile = threadIdx.x / 32 / kPositionWarps;
   const int warp = threadIdx.x / 32 % kPositionWarps;
-  const int heads = call.num_heads / call.num_kv_heads;
   const __half* queries = shared.queries + query_tile * 16 * QueryStride(kHeadDim);
   WarpState<kHeadDim> state;
   bool goes_on = walk.position < walk.end;
@@ -118,7 +119,8 @@ __device__ __forceinline__ void SumChunk(const AttentionCall& call, const RowGro
     if (position + kTilePositions > group.position) {
       const int query = query_tile * 16 + lane / 4;
       const int ahead = group.position - position;
-      const int limits[2] = {ahead + query / heads, ahead + (query + 8) / heads};
+      const int limits[2] = {ahead + call.heads.Quotient(query),
+                             ahead + call.heads.Quotient(query + 8)};
       Hide(limits, lane, scores);
       values.Cut(walk.end - position, lane);
     }

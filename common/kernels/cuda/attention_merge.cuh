@@ -150,19 +150,19 @@ struct StoredSums {
   __device__ __forceinline__ float* Sum(int chunk) const { return Max(chunk) + num_slots; }
 };
 
-// Called by the whole block.
+// Called by the whole block. `first`: the first query's place.
 template <int kHeadDim>
 __device__ __forceinline__ void Store(const PartSums<kHeadDim>* sums, int num_queries,
-                                      const StoredSums<kHeadDim>& target, int chunk) {
+                                      const StoredSums<kHeadDim>& target, int chunk, int first) {
   constexpr int kVectors = kHeadDim / 4;
   for (int i = threadIdx.x; i < num_queries * kVectors; i += blockDim.x) {
     const int query = i / kVectors;
-    reinterpret_cast<float4*>(target.Out(chunk))[i] =
+    reinterpret_cast<float4*>(target.Out(chunk))[first * kVectors + i] =
         *reinterpret_cast<const float4*>(&sums[query / 16].out[query % 16][i % kVectors * 4]);
   }
   for (int query = threadIdx.x; query < num_queries; query += blockDim.x) {
-    target.Max(chunk)[query] = sums[query / 16].max[query % 16];
-    target.Sum(chunk)[query] = sums[query / 16].sum[query % 16];
+    target.Max(chunk)[first + query] = sums[query / 16].max[query % 16];
+    target.Sum(chunk)[first + query] = sums[query / 16].sum[query % 16];
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include "common/kernels/cuda/attention.h"
 #include "common/kernels/cuda/attention_tile.cuh"
+#include "common/kernels/cuda/divider.h"
 #include "common/kernels/cuda/epilogue.cuh"
 #include "common/kernels/cuda/kv_append.cuh"
 
@@ -10,7 +11,18 @@ namespace tandem::cuda {
 
 constexpr float kLog2E = 1.4426950408889634f;
 
-__device__ __forceinline__ const float* HeadOfRow(const AttentionCall& call, int64_t row,
+// What kernels get: a call and how to divide by numbers of it.
+struct AttentionArgs : AttentionCall {
+  Divider heads;  // of a KV head
+  Divider pages;  // positions of a page
+
+  explicit AttentionArgs(const AttentionCall& call)
+      : AttentionCall(call),
+        heads(call.num_heads / call.num_kv_heads),
+        pages(call.page_positions) {}
+};
+
+__device__ __forceinline__ const float* HeadOfRow(const AttentionArgs& call, int64_t row,
                                                   int head) {
   const int64_t width = (call.num_heads + 2 * call.num_kv_heads) * call.head_dim;
   return call.qkv + row * width + int64_t{head} * call.head_dim;
@@ -18,10 +30,10 @@ __device__ __forceinline__ const float* HeadOfRow(const AttentionCall& call, int
 
 // Writes the key or the value of a row; called by a warp. `is_value` says which of them.
 template <KvType KT, KvType VT, int kHeadDim>
-__device__ __forceinline__ void AppendItem(const AttentionCall& call, const int32_t* table, int row,
+__device__ __forceinline__ void AppendItem(const AttentionArgs& call, const int32_t* table, int row,
                                            int position, int kv_head, bool is_value, int lane) {
-  const int64_t page = table[position / call.page_positions];
-  const int slot = position % call.page_positions;
+  const int64_t page = table[call.pages.Quotient(position)];
+  const int slot = call.pages.Remainder(position);
   uint8_t* head = call.kv + page * call.page_bytes + kv_head * call.head_stride;
   HeadVector<kHeadDim> vector;
   if (is_value) {
@@ -43,7 +55,7 @@ __device__ __forceinline__ void AppendItem(const AttentionCall& call, const int3
 // Writes keys and values of a group's rows at positions [begin, end). Called by the block; the
 // last warps begin, since the first have most queries to prepare.
 template <KvType KT, KvType VT, int kHeadDim>
-__device__ __forceinline__ void AppendRows(const AttentionCall& call, const RowGroup& group,
+__device__ __forceinline__ void AppendRows(const AttentionArgs& call, const RowGroup& group,
                                            int kv_head, int begin, int end, int warp, int num_warps,
                                            int lane) {
   for (int item = num_warps - 1 - warp; item < 2 * group.num_rows; item += num_warps) {
@@ -57,11 +69,11 @@ __device__ __forceinline__ void AppendRows(const AttentionCall& call, const RowG
 
 // Zeros where a tile has no query.
 template <int kHeadDim>
-__device__ __forceinline__ void ClearQueries(const AttentionCall& call, const RowGroup& group,
+__device__ __forceinline__ void ClearQueries(const AttentionArgs& call, const RowGroup& group,
                                              int num_slots, int warp, int num_warps, int lane,
                                              __half* queries) {
-  const int num_queries = group.num_rows * (call.num_heads / call.num_kv_heads);
-  for (int query = num_queries + warp; query < num_slots; query += num_warps) {
+  for (int query = group.num_rows * call.heads.divisor + warp; query < num_slots;
+       query += num_warps) {
     __half* target = queries + query * QueryStride(kHeadDim) + lane * (kHeadDim / 32);
 #pragma unroll
     for (int i = 0; i < kHeadDim / 32; i += 2) *reinterpret_cast<uint32_t*>(target + i) = 0;
@@ -70,15 +82,15 @@ __device__ __forceinline__ void ClearQueries(const AttentionCall& call, const Ro
 
 // The queries of a group, turned and rotated like the keys, and scaled for base 2.
 template <KvType KT, int kHeadDim>
-__device__ __forceinline__ void PrepareQueries(const AttentionCall& call, const RowGroup& group,
+__device__ __forceinline__ void PrepareQueries(const AttentionArgs& call, const RowGroup& group,
                                                int kv_head, int warp, int num_warps, int lane,
                                                __half* queries) {
-  const int heads = call.num_heads / call.num_kv_heads;
+  const int heads = call.heads.divisor;
   const float scale = kLog2E * rsqrtf(static_cast<float>(kHeadDim));
   for (int query = warp; query < group.num_rows * heads; query += num_warps) {
-    const int64_t row = group.first_row + query / heads;
+    const int64_t row = group.first_row + call.heads.Quotient(query);
     HeadVector<kHeadDim> vector;
-    vector.Load(HeadOfRow(call, row, kv_head * heads + query % heads), lane);
+    vector.Load(HeadOfRow(call, row, kv_head * heads + call.heads.Remainder(query)), lane);
     vector.Rope(call.rope + row * (call.rope_dim / 2), call.rope_dim, lane);
     if (KT == KvType::k4) vector.Hadamard(lane);
     __half* target = queries + query * QueryStride(kHeadDim) + lane * (kHeadDim / 32);
@@ -90,32 +102,55 @@ __device__ __forceinline__ void PrepareQueries(const AttentionCall& call, const 
   }
 }
 
+// Writes a head of a row, kHeadDim / 32 consecutive dims a lane, as QuantizeBlock does.
+template <int kHeadDim>
+__device__ __forceinline__ void QuantizeHead(const Activations& out, int64_t row, int first_col,
+                                             const HeadVector<kHeadDim>& vector, int lane) {
+  constexpr int kPerLane = kHeadDim / 32;
+  constexpr int kLanes = 32 / kPerLane;  // of a block of 32 columns
+  uint32_t largest = 0;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) largest = max(largest, MagnitudeBits(vector.values[i]));
+#pragma unroll
+  for (int stride = 1; stride < kLanes; stride *= 2) {
+    largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, stride));
+  }
+  const BlockCodes codes(__uint_as_float(largest));
+  uint32_t word = 0;
+  int sum = 0;
+#pragma unroll
+  for (int i = 0; i < kPerLane; ++i) {
+    const int code = codes.Of(vector.values[i]);
+    word |= (static_cast<uint32_t>(code) & 0xffu) << (8 * i);
+    sum += code;
+  }
+#pragma unroll
+  for (int stride = 1; stride < kLanes; stride *= 2) {
+    sum += __shfl_xor_sync(0xffffffffu, sum, stride);
+  }
+  const int col = first_col + lane * kPerLane;
+  int8_t* target = out.codes + out.CodeAt(row, col);
+  if constexpr (kPerLane == 4) {
+    *reinterpret_cast<uint32_t*>(target) = word;
+  } else {
+    *reinterpret_cast<uint16_t*>(target) = static_cast<uint16_t>(word);
+  }
+  if (lane % kLanes == 0) codes.StoreScale(out, row, col / kScaleCols, sum);
+}
+
 // A query's result from its sums: turned back and quantized for the output matrix. Called by
 // a warp.
 template <KvType VT, int kHeadDim>
-__device__ __forceinline__ void FinishQuery(const AttentionCall& call, const RowGroup& group,
+__device__ __forceinline__ void FinishQuery(const AttentionArgs& call, const RowGroup& group,
                                             int kv_head, int query, HeadVector<kHeadDim> vector,
                                             float sum, int lane) {
-  constexpr int kPerLane = kHeadDim / 32;
-  const int heads = call.num_heads / call.num_kv_heads;
-  const float inverse = 1.0f / sum;
+  const float inverse = __fdividef(1.0f, sum);
 #pragma unroll
-  for (int i = 0; i < kPerLane; ++i) vector.values[i] *= inverse;
+  for (int i = 0; i < kHeadDim / 32; ++i) vector.values[i] *= inverse;
   if (VT == KvType::k4) vector.Hadamard(lane);
-  const int64_t row = group.first_row + query / heads;
-  const int col = (kv_head * heads + query % heads) * kHeadDim;
-  // To one dim a lane, block by block.
-#pragma unroll
-  for (int block = 0; block < kPerLane; ++block) {
-    float value = 0.0f;
-#pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-      const float candidate =
-          __shfl_sync(0xffffffffu, vector.values[i], (block * 32 + lane) / kPerLane);
-      if (lane % kPerLane == i) value = candidate;
-    }
-    QuantizeBlock(call.out, row, col + block * 32, value, lane);
-  }
+  const int row = call.heads.Quotient(query);
+  const int head = kv_head * call.heads.divisor + query - row * call.heads.divisor;
+  QuantizeHead(call.out, group.first_row + row, head * kHeadDim, vector, lane);
 }
 
 }  // namespace tandem::cuda

@@ -19,7 +19,7 @@ struct QuantizedHead {
     scale = __float2half_rn(is_finite ? extreme / limit : 0.0f);
     if (__hisinf(scale)) scale = __float2half_rn(0.0f);  // beyond f16, as good as not finite
     const float step = __half2float(scale);
-    const float inverse = step != 0.0f ? 1.0f / step : 0.0f;
+    const float inverse = step != 0.0f ? __fdividef(1.0f, step) : 0.0f;
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i) {
       const float scaled = inverse != 0.0f ? vector.values[i] * inverse : 0.0f;
