@@ -51,6 +51,7 @@ __device__ __forceinline__ void FetchChunk(const AttentionArgs& call, const RowG
   const int last = group.position + group.num_rows - 1;
   const int end = min(ChunkStart(chunk + 1), last + 1);
   const int32_t* table = call.page_tables + group.table_offset;
+#pragma unroll 1
   for (int page = call.pages.Quotient(ChunkStart(chunk)) + lane; page * call.page_positions < end;
        page += 32) {
     // K and V of a head lie side by side.
@@ -65,6 +66,7 @@ __device__ __forceinline__ void FinishRows(const AttentionArgs& call, const RowG
                                            int kv_head, const PartSums<kHeadDim>* sums, int warp,
                                            int num_warps, int lane) {
   const int num_queries = group.num_rows * call.heads.divisor;
+#pragma unroll 1
   for (int query = warp; query < num_queries; query += num_warps) {
     const PartSums<kHeadDim>& part = sums[query / 16];
     HeadVector<kHeadDim> vector;
@@ -171,7 +173,7 @@ __global__ __launch_bounds__(kQueryTiles* kPositionWarps * 32,
 }
 
 // Merges what OneChunkKernel left, a query a warp.
-template <KvType VT, int kHeadDim>
+template <KvType VT, int kHeadDim, int kBatch>
 __global__ void MergeKernel(AttentionArgs call, int max_chunks, int num_slots) {
   const int lane = threadIdx.x % 32;
   const int query = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
@@ -185,7 +187,7 @@ __global__ void MergeKernel(AttentionArgs call, int max_chunks, int num_slots) {
   WaitForPreviousKernel();
   float sum = 0.0f;
   const StoredSums<kHeadDim> stored(call, blockIdx.z, kv_head, max_chunks, num_slots);
-  const HeadVector<kHeadDim> total = MergeStored(stored, count, query, lane, &sum);
+  const HeadVector<kHeadDim> total = MergeStored<kBatch>(stored, count, query, lane, &sum);
   FinishQuery<VT, kHeadDim>(call, group, kv_head, query, total, sum, lane);
 }
 
@@ -221,7 +223,10 @@ cudaError_t LaunchByChunk(const AttentionArgs& call, int32_t max_rows, int32_t m
   if (error != cudaSuccess || max_chunks == 1) return error;
   constexpr int kWarps = 4;
   const int queries = max_rows * (call.num_heads / call.num_kv_heads);
-  return Launch(MergeKernel<VT, kHeadDim>,
+  // Code that is read for nothing takes time.
+  constexpr int kFewChunks = 16;
+  return Launch(max_chunks <= kFewChunks ? MergeKernel<VT, kHeadDim, kFewChunks>
+                                         : MergeKernel<VT, kHeadDim, 32>,
                 dim3((queries + kWarps - 1) / kWarps, call.num_kv_heads, max_groups), kWarps * 32,
                 0, options, call, max_chunks, split.num_slots);
 }

@@ -167,13 +167,13 @@ __device__ __forceinline__ void Store(const PartSums<kHeadDim>* sums, int num_qu
 }
 
 // One query's stored chunks merged in their order, with the bits that AddChunk gives one by
-// one: kHeadDim / 32 consecutive dims a lane, and the sum. Called by a warp.
-template <int kHeadDim>
+// one: kHeadDim / 32 consecutive dims a lane, and the sum. `kBatch` chunks, at most 32, are read at
+// once. Called by a warp.
+template <int kBatch, int kHeadDim>
 __device__ __forceinline__ HeadVector<kHeadDim> MergeStored(const StoredSums<kHeadDim>& stored,
                                                             int count, int query, int lane,
                                                             float* sum) {
   constexpr int kPerLane = kHeadDim / 32;
-  constexpr int kBatch = 32;  // chunks that are read at once
   HeadVector<kHeadDim> total = {};
   float max = -INFINITY;
   *sum = 0.0f;

@@ -58,6 +58,7 @@ template <KvType KT, KvType VT, int kHeadDim>
 __device__ __forceinline__ void AppendRows(const AttentionArgs& call, const RowGroup& group,
                                            int kv_head, int begin, int end, int warp, int num_warps,
                                            int lane) {
+#pragma unroll 1
   for (int item = num_warps - 1 - warp; item < 2 * group.num_rows; item += num_warps) {
     const int position = group.position + item / 2;
     if (position < begin || position >= end) continue;
@@ -72,6 +73,7 @@ template <int kHeadDim>
 __device__ __forceinline__ void ClearQueries(const AttentionArgs& call, const RowGroup& group,
                                              int num_slots, int warp, int num_warps, int lane,
                                              __half* queries) {
+#pragma unroll 1
   for (int query = group.num_rows * call.heads.divisor + warp; query < num_slots;
        query += num_warps) {
     __half* target = queries + query * QueryStride(kHeadDim) + lane * (kHeadDim / 32);
@@ -87,6 +89,7 @@ __device__ __forceinline__ void PrepareQueries(const AttentionArgs& call, const 
                                                __half* queries) {
   const int heads = call.heads.divisor;
   const float scale = kLog2E * rsqrtf(static_cast<float>(kHeadDim));
+#pragma unroll 1
   for (int query = warp; query < group.num_rows * heads; query += num_warps) {
     const int64_t row = group.first_row + call.heads.Quotient(query);
     HeadVector<kHeadDim> vector;

@@ -189,10 +189,10 @@ struct HeadVector {
     }
 #pragma unroll
     for (int stride = 1; stride < 32; stride *= 2) {
+      const float sign = (lane & stride) ? -1.0f : 1.0f;
 #pragma unroll
       for (int i = 0; i < kPerLane; ++i) {
-        const float other = __shfl_xor_sync(0xffffffffu, values[i], stride);
-        values[i] = (lane & stride) ? other - values[i] : values[i] + other;
+        values[i] = __fmaf_rn(sign, values[i], __shfl_xor_sync(0xffffffffu, values[i], stride));
       }
     }
     const float norm = rsqrtf(static_cast<float>(kHeadDim));
