@@ -277,7 +277,7 @@ bool DraftPlanner::WorthCatchingUp(const SequenceDraftState& state, int32_t num_
                                    int32_t remaining_tokens, int32_t num_sequences) const {
   constexpr int32_t kHorizon = 256;  // answers often end before they must
   if (!costs_.knows_verify() || !costs_.knows_propose()) return true;
-  const double cost = num_sequences * num_tokens * costs_.DraftPrefillToken();
+  const double cost = num_sequences * costs_.DraftPrefill(num_tokens);
   const SourceAcceptance& known = state.has_account ? state.acceptance : acceptance_;
   const AcceptanceEstimate& estimate = known.Of(DraftSource::kDraft, 0);
   const double hope =
@@ -293,7 +293,11 @@ bool DraftPlanner::WorthCatchingUp(const SequenceDraftState& state, int32_t num_
         costs_.Verify(num_sequences * (1 + length)) + costs_.Propose(num_sequences, length);
     best_rate = std::max(best_rate, tokens / step);
   }
-  const double saved = std::min(kHorizon, remaining_tokens) * (plain_step - 1.0 / best_rate);
+  // As a plan will have to.
+  const double least_gain = num_sequences > 1 ? kLeastGainTogether : 1.0;
+  const bool pays = best_rate * plain_step >= least_gain;
+  const double saved =
+      pays ? std::min(kHorizon, remaining_tokens) * (plain_step - 1.0 / best_rate) : 0.0;
   return saved > cost || (state.steps_until_probe <= 0 && state.balance > cost);
 }
 

@@ -54,31 +54,31 @@ void StepCosts::Average::Observe(double seconds) {
   }
 }
 
-void StepCosts::Line::Observe(double num_draft_tokens, double seconds) {
+void StepCosts::Line::Observe(double num_tokens, double seconds) {
   constexpr double kDecay = 0.95;
   ++num_observations;
   if (num_observations > kWarmUp) {
-    const double expected = At(num_draft_tokens);
+    const double expected = At(num_tokens);
     seconds = std::clamp(seconds, 0.6 * expected, 1.6 * expected);
-  } else if (num_observations == 2 && seconds < 0.5 * At(num_draft_tokens)) {
+  } else if (num_observations == 2 && seconds < 0.5 * At(num_tokens)) {
     n = x = xx = y = xy = 0.0;  // the first was a cold start
   }
   for (double* sum : {&n, &x, &xx, &y, &xy}) *sum *= kDecay;
   n += 1.0;
-  x += num_draft_tokens;
-  xx += num_draft_tokens * num_draft_tokens;
+  x += num_tokens;
+  xx += num_tokens * num_tokens;
   y += seconds;
-  xy += num_draft_tokens * seconds;
+  xy += num_tokens * seconds;
 }
 
-double StepCosts::Line::At(double num_draft_tokens) const {
+double StepCosts::Line::At(double num_tokens) const {
   // A small weight on a line through the origin decides when all lengths were equal.
   constexpr double kRidge = 0.5;
   const double ridged = n + kRidge;
   const double determinant = ridged * xx - x * x;
   const double fixed = std::max(0.0, (y * xx - x * xy) / determinant);
   const double per_token = std::max(0.0, (xy - fixed * x) / xx);
-  return fixed + per_token * num_draft_tokens;
+  return fixed + per_token * num_tokens;
 }
 
 void StepCosts::ObserveVerify(int32_t num_rows, double seconds) {
@@ -101,10 +101,14 @@ void StepCosts::ObservePropose(int32_t num_sequences, int32_t num_draft_tokens, 
 }
 
 void StepCosts::ObserveDraftPrefill(int32_t num_tokens, double seconds) {
-  const double token = seconds / num_tokens;
-  draft_prefill_token_ +=
-      (draft_prefill_token_ == 0.0 ? 1.0 : 0.2) * (token - draft_prefill_token_);
+  draft_prefill_.Observe(num_tokens, seconds);
 }
+
+double StepCosts::DraftPrefill(int32_t num_tokens) const {
+  return draft_prefill_.num_observations == 0 ? 0.0 : draft_prefill_.At(num_tokens);
+}
+
+double StepCosts::DraftPrefillToken() const { return DraftPrefill(1) - DraftPrefill(0); }
 
 double StepCosts::Verify(int32_t num_rows) const {
   const int32_t row_class = RowClass(num_rows);

@@ -28,8 +28,10 @@ class StepCosts {
   double RowSeconds(int32_t num_rows) const;
   // 0 without draft tokens; a guess unless knows_propose(). Requires knows_verify().
   double Propose(int32_t num_sequences, int32_t num_draft_tokens) const;
-  // Of one token; 0 until measured.
-  double DraftPrefillToken() const { return draft_prefill_token_; }
+  // 0 until measured. A GPU takes hardly longer for 64 tokens than for 8.
+  double DraftPrefill(int32_t num_tokens) const;
+  // Of one token more; 0 until measured.
+  double DraftPrefillToken() const;
 
  private:
   // One row count up to 16, then ranges that grow; see RowClass.
@@ -41,12 +43,12 @@ class StepCosts {
     int32_t num_observations = 0;
     void Observe(double seconds);
   };
-  // seconds = fixed + per_token * num_draft_tokens, by decaying least squares.
+  // seconds = fixed + per_token * num_tokens, by decaying least squares.
   struct Line {
     double n = 0.0, x = 0.0, xx = 0.0, y = 0.0, xy = 0.0;
     int32_t num_observations = 0;
-    void Observe(double num_draft_tokens, double seconds);
-    double At(double num_draft_tokens) const;
+    void Observe(double num_tokens, double seconds);
+    double At(double num_tokens) const;
   };
 
   static int32_t RowClass(int32_t num_rows);
@@ -55,7 +57,7 @@ class StepCosts {
 
   std::array<Average, kNumRowClasses> verify_;
   std::array<Line, kNumBatchClasses> propose_;
-  double draft_prefill_token_ = 0.0;
+  Line draft_prefill_;
   bool knows_verify_ = false;
   bool knows_propose_ = false;
 };

@@ -25,6 +25,18 @@ TEST(StepCostsTest, LearnsBothModelsThroughNoiseAndOutliers) {
   EXPECT_EQ(costs.Propose(1, 0), 0.0);
 }
 
+TEST(StepCostsTest, TellsWhatADraftsStepCostsFromWhatItsTokensCost) {
+  StepCosts costs;
+  EXPECT_EQ(costs.DraftPrefill(64), 0.0);
+  EXPECT_EQ(costs.DraftPrefillToken(), 0.0);
+  for (int32_t i = 0; i < 50; ++i) {
+    const int32_t num_tokens = 32 + i % 5 * 40;
+    costs.ObserveDraftPrefill(num_tokens, 0.5 + 0.01 * num_tokens);
+  }
+  EXPECT_NEAR(costs.DraftPrefillToken(), 0.01, 0.002);
+  EXPECT_NEAR(costs.DraftPrefill(100), 1.5, 0.15);
+}
+
 TEST(StepCostsTest, RecoversFromASlowFirstStep) {
   StepCosts costs;
   costs.ObserveVerify(1, 50.0);

@@ -120,7 +120,8 @@ class Engine::Impl {
   std::string_view WhyNoDraft(Sequence* sequence);
   bool IsWorthFilling(const Sequence& sequence) const;
   void ScheduleProposals(Round* round);
-  int32_t CatchUpBudget(const Round& round) const;
+  int32_t CatchUpBudget(const Round& round, int32_t num_missing);
+  std::vector<Sequence*> ChooseToFill(const std::vector<Sequence*>& active) const;
   void ScheduleCatchUp(const std::vector<Sequence*>& active, Round* round);
   bool AddToPropose(Sequence* sequence, int32_t num_tokens, const DraftPlan& plan, Round* round);
 
@@ -173,7 +174,8 @@ class Engine::Impl {
   Sequences running_;
   int64_t next_id_ = 1;
   size_t next_in_turn_ = 0;
-  size_t next_prefill_ = 0;  // who is first for prefill tokens, in turn
+  size_t next_prefill_ = 0;        // who is first for prefill tokens, in turn
+  double catch_up_seconds_ = 0.0;  // saved up for the draft to read what it lacks
   double mean_draft_length_ = 0.0;
   int64_t num_evicted_ = 0;                           // that the observer was told of
   absl::Duration plain_step_ = absl::ZeroDuration();  // as measured; zero: not yet

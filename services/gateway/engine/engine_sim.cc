@@ -34,6 +34,7 @@ SimWorker::Options WorkerOptions(const SimOptions& options, Role role) {
   worker.jitter = options.latency_jitter;
   if (!is_target) {
     worker.step_cost = options.draft_step_cost;
+    worker.prefill_cost = options.draft_prefill_cost;
     worker.prefill_token_cost = absl::Microseconds(30);
   }
   return worker;

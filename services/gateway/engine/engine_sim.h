@@ -60,6 +60,7 @@ class SimWorker {
     double agreement = 1.0;  // of a draft; see FakeLanguageModel
     absl::Duration step_cost = absl::Milliseconds(10);
     absl::Duration row_cost = absl::Milliseconds(1);
+    absl::Duration prefill_cost;  // of a draft's step, beside its tokens'
     absl::Duration prefill_token_cost = absl::Microseconds(200);
     double jitter = 0.0;  // a step may take so many times longer
   };
@@ -222,6 +223,7 @@ struct SimOptions {
   bool has_draft = true;
   int32_t num_draft_only_ids = 0;
   absl::Duration draft_step_cost = absl::Milliseconds(2);
+  absl::Duration draft_prefill_cost;
   double latency_jitter = 0.0;
 };
 

@@ -99,37 +99,63 @@ void Engine::Impl::ScheduleProposals(Round* round) {
   for (Entry& entry : round->ahead) schedule(entry);
 }
 
-// Who waits for a token waits for the draft as well, or shares the machine with it.
-int32_t Engine::Impl::CatchUpBudget(const Round& round) const {
+// Tokens that the draft may read in this round, of `num_missing`. Who waits for a token waits for
+// the draft as well, or shares the machine with it: so it gets a share of the time of steps, saved
+// up until it is worth a step of the draft.
+int32_t Engine::Impl::CatchUpBudget(const Round& round, int32_t num_missing) {
   const StepCosts& costs = planner_.costs();
-  const auto num_decoding = std::count_if(round.entries.begin(), round.entries.end(),
-                                          [](const Entry& entry) { return entry.is_planned; });
+  const auto num_decoding =
+      static_cast<int32_t>(std::count_if(round.entries.begin(), round.entries.end(),
+                                         [](const Entry& entry) { return entry.is_planned; }));
+  const int32_t most = std::min(options_.prefill_chunk_tokens, num_missing);
   const double token = costs.DraftPrefillToken();
-  if (num_decoding == 0 || !costs.knows_verify() || token <= 0.0) {
-    return options_.prefill_chunk_tokens;
-  }
+  if (num_decoding == 0 || !costs.knows_verify() || token <= 0.0) return most;
   constexpr double kShare = 0.2;  // of a step
-  const double tokens = kShare * costs.Verify(static_cast<int32_t>(num_decoding)) / token;
-  return static_cast<int32_t>(std::clamp<double>(tokens, 4, options_.prefill_chunk_tokens));
+  catch_up_seconds_ =
+      std::min(catch_up_seconds_ + kShare * costs.Verify(num_decoding + round.num_prefill_tokens),
+               costs.DraftPrefill(options_.prefill_chunk_tokens));
+  const double fixed = costs.DraftPrefill(0);
+  const double affordable = std::min<double>((catch_up_seconds_ - fixed) / token, most);
+  // A few tokens take as long as many where most of the time is that of any step.
+  constexpr double kLeastTokens = 4.0;
+  const double least = std::max(kLeastTokens, fixed / token);
+  return affordable < std::min<double>(least, most) ? 0 : static_cast<int32_t>(affordable);
+}
+
+// Running sequences that the draft is to read more of.
+std::vector<Sequence*> Engine::Impl::ChooseToFill(const std::vector<Sequence*>& active) const {
+  std::vector<Sequence*> chosen;
+  for (Sequence* sequence : active) {
+    const bool may_draft = sequence->is_running && MayTryDraft(*sequence) &&
+                           sequence->length() + 1 < draft_.facts->context_length &&
+                           sequence->num_remaining() > 1;
+    if (may_draft && sequence->num_missing(Role::kDraft) > kMaxInlineTokens &&
+        IsWorthFilling(*sequence)) {
+      chosen.push_back(sequence);
+    }
+  }
+  return chosen;
 }
 
 // The draft reads prompts while the target does, and what was made without it.
 void Engine::Impl::ScheduleCatchUp(const std::vector<Sequence*>& active, Round* round) {
   if (!draft_.facts || HasPreempted()) return;
-  int32_t budget = std::min(CatchUpBudget(*round), draft_.facts->max_step_tokens);
+  const std::vector<Sequence*> to_fill = ChooseToFill(active);
+  if (to_fill.empty()) return;
+  int32_t num_missing = 0;
+  // The last token comes with the proposal.
+  for (Sequence* sequence : to_fill) num_missing += sequence->num_missing(Role::kDraft) - 1;
+  int32_t room = draft_.facts->max_step_tokens;
   for (const SequenceStep& step : round->propose.sequences) {
-    budget -= static_cast<int32_t>(step.token_ids.size()) + step.num_draft_tokens;
+    room -= static_cast<int32_t>(step.token_ids.size()) + step.num_draft_tokens;
   }
-  for (Sequence* sequence : active) {
-    if (!sequence->is_running || !MayTryDraft(*sequence)) continue;
-    const int32_t num_missing = sequence->num_missing(Role::kDraft);
-    if (num_missing <= kMaxInlineTokens || budget <= 0) continue;
-    if (sequence->length() + 1 >= draft_.facts->context_length) continue;
-    if (sequence->num_remaining() <= 1 || !IsWorthFilling(*sequence)) continue;
-    // The last token comes with the proposal.
-    const int32_t chunk = std::min(num_missing - 1, budget);
-    if (AddToPropose(sequence, chunk, DraftPlan(), round)) budget -= chunk;
+  const int32_t budget = std::min(CatchUpBudget(*round, num_missing), room);
+  int32_t left = budget;
+  for (Sequence* sequence : to_fill) {
+    const int32_t chunk = std::min(sequence->num_missing(Role::kDraft) - 1, left);
+    if (chunk > 0 && AddToPropose(sequence, chunk, DraftPlan(), round)) left -= chunk;
   }
+  if (left < budget) catch_up_seconds_ -= planner_.costs().DraftPrefill(budget - left);
 }
 
 }  // namespace tandem::gateway

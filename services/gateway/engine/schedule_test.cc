@@ -52,6 +52,35 @@ TEST(ScheduleTest, ABatchThatComesAtOnceFillsFast) {
   ASSERT_TRUE(sim.RunUntilIdle());
 }
 
+// A GPU takes hardly longer for many tokens than for a few: what the draft lacks of prompts was
+// read in so many small steps that answers were half over before anything was drafted for them.
+TEST(ScheduleTest, ADraftWhoseStepsCostWhateverTheyReadReadsPromptsInFew) {
+  SimOptions options;
+  options.num_pages = 2000;
+  options.max_step_tokens = 512;
+  options.draft_step_cost = absl::Microseconds(100);
+  options.draft_prefill_cost = absl::Milliseconds(4);
+  EngineSim sim(options);
+  const auto request = [](int32_t seed) {
+    GenerationRequest made = SimRequest(70, 80, static_cast<uint64_t>(seed));
+    made.speculation.mode = SpeculationMode::kDraft;
+    made.speculation.draft_length = 1;
+    return made;
+  };
+  // What it costs is learned from the first ones.
+  for (int32_t i = 0; i < 3; ++i) {
+    sim.Submit(request(1 + i));
+    ASSERT_TRUE(sim.RunUntilIdle());
+  }
+  const SimClient* stream = sim.Submit(SimRequest(8, 300));
+  while (stream->token_ids.size() < 40) sim.RunRound();
+  sim.observer.bypass_reasons.clear();
+  for (int32_t i = 0; i < 7; ++i) sim.Submit(request(5 + i));
+  ASSERT_TRUE(sim.RunUntilIdle());
+  const int32_t num_waiting = sim.observer.bypass_reasons["catching_up"];
+  EXPECT_LT(num_waiting, 7);  // steps of a sequence
+}
+
 TEST(ScheduleTest, AHigherPriorityIsServedBeforeOlderRequests) {
   SimOptions options;
   options.engine.max_running = 1;

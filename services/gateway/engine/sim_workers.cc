@@ -250,7 +250,8 @@ absl::StatusOr<ProposeStepResult> SimDraft::Await(absl::Duration timeout) {
     num_prefill += static_cast<int32_t>(entry.token_ids.size());
   }
   EndStep(step);
-  result.prefill = Spend(num_prefill * options_.prefill_token_cost, timeout);
+  result.prefill =
+      Spend(options_.prefill_cost + num_prefill * options_.prefill_token_cost, timeout);
   result.draft = Spend(longest * options_.step_cost, timeout);
   return result;
 }
