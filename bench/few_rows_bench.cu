@@ -176,25 +176,24 @@ using Of = Shape<kFormat, warp_tiles, teams, slices, groups, ahead, blocks>;
 template <int g, class End>
 void TimeShapes(TimedProduct& product, int rows, const End& end, bool norm) {
   if constexpr (std::is_same_v<End, GatedEnd>) {
-    product.Time<Of<2, 2, 4, g, 2, 2>>(rows, end, norm);
+    product.Time<Of<1, 4, 2, g, 1, 2>>(rows, end, norm);
     product.Time<Of<1, 4, 2, g, 2, 2>>(rows, end, norm);
     product.Time<Of<1, 4, 2, g, 4, 2>>(rows, end, norm);
-    product.Time<Of<2, 2, 2, g, 4, 4>>(rows, end, norm);
+    product.Time<Of<2, 4, 2, g, 1, 2>>(rows, end, norm);
     product.Time<Of<2, 4, 2, g, 2, 2>>(rows, end, norm);
     product.Time<Of<2, 2, 2, g, 2, 4>>(rows, end, norm);
     if (g == 4) product.Time<Of<4, 1, 4, g, 2, 2>>(rows, end, norm);
-    if (g == 4) product.Time<Of<2, 4, 2, g, 2, 1>>(rows, end, norm);
   } else if constexpr (std::is_same_v<End, ResidualEnd>) {
     product.Time<Of<1, 2, 8, g, 4, 1>>(rows, end, norm);
     product.Time<Of<1, 2, 8, g, 2, 1>>(rows, end, norm);
     product.Time<Of<2, 1, 8, g, 4, 1>>(rows, end, norm);
   } else {
     product.Time<Of<1, 1, 8, g, 4, 2>>(rows, end, norm);
-    product.Time<Of<1, 1, 8, g, 4, 3>>(rows, end, norm);
+    product.Time<Of<1, 1, 8, g, 2, 2>>(rows, end, norm);
     product.Time<Of<1, 1, 8, g, 2, 3>>(rows, end, norm);
     product.Time<Of<2, 1, 8, g, 2, 2>>(rows, end, norm);
+    product.Time<Of<2, 1, 4, g, 1, 4>>(rows, end, norm);
     product.Time<Of<2, 1, 4, g, 2, 4>>(rows, end, norm);
-    product.Time<Of<2, 1, 4, g, 4, 4>>(rows, end, norm);
     if (g == 4) product.Time<Of<4, 1, 4, g, 2, 2>>(rows, end, norm);
   }
 }

@@ -68,9 +68,10 @@ struct ActivationCursor {
     }
     return x;
   }
-  __device__ __forceinline__ void Advance() {
-    code_at += kChunkCols * 8;
-    scale_at += kChunkCols / kScaleCols * 8;
+  // To the next chunk, if there is one.
+  __device__ __forceinline__ void Advance(bool has_next) {
+    code_at += has_next ? kChunkCols * 8 : 0;
+    scale_at += has_next ? kChunkCols / kScaleCols * 8 : 0;
   }
 };
 
@@ -145,8 +146,10 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, const SplitCodeb
 #pragma unroll
       for (int group = 0; group < S::kGroups; ++group) {
         const ActivationTile x = next[group];
-        if (tile + 1 < kChunkTiles || chunk + 1 < limit)
-          next[group] = cursors[group].Load(in.x, tile + 1);
+        // Behind the last tile another is read in vain: a condition would bring the compiler to
+        // read each chunk's first tile where it is used.
+        if (tile + 1 == kChunkTiles) cursors[group].Advance(chunk + 1 < limit);
+        next[group] = cursors[group].Load(in.x, (tile + 1) % kChunkTiles);
 #pragma unroll
         for (int r = 0; r < S::kWarpTiles; ++r) {
           AccumulateTile<F, S::kOneRow>(a[r], scales[r], x, acc[r][group]);
@@ -155,8 +158,6 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, const SplitCodeb
     }
 #pragma unroll
     for (int r = 0; r < S::kWarpTiles; ++r) stream.chunks[r] += ChunkBytes(F);
-#pragma unroll
-    for (int group = 0; group < S::kGroups; ++group) cursors[group].Advance();
   }
 }
 

@@ -31,7 +31,7 @@ cudaError_t LaunchFloat(const MatmulInput& in, const StoreEnd& end, int32_t max_
       return LaunchShape<ShapeFor<F, 1, 1, s, 1, 2, 3>>(in, end, max_rows, options);
     }
     if (max_rows <= 16) {
-      return LaunchShape<ShapeFor<F, 1, 1, s, 2, 1, 3>>(in, end, max_rows, options);
+      return LaunchShape<ShapeFor<F, 1, 1, s, 2, 2, 3>>(in, end, max_rows, options);
     }
     return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 1>>(in, end, max_rows, options);
   }
@@ -72,8 +72,9 @@ cudaError_t LaunchGated(const MatmulInput& in, const GatedEnd& end, int32_t max_
   if (max_rows == 1) return LaunchShape<ShapeFor<F, 1, 4, s, 0, 4, 2>>(in, end, max_rows, options);
   if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 4, s, 1, 4, 2>>(in, end, max_rows, options);
   if (max_rows <= 16) {
-    constexpr int kAhead = F == MatrixFormat::kNf4 ? 4 : 2;  // its scales take fewer registers
-    return LaunchShape<ShapeFor<F, 1, 4, s, 2, kAhead, 2>>(in, end, max_rows, options);
+    return in.weights.num_rows >= kManyGated
+               ? LaunchShape<ShapeFor<F, 1, 4, s, 2, 1, 2>>(in, end, max_rows, options)
+               : LaunchShape<ShapeFor<F, 1, 4, s, 2, 2, 2>>(in, end, max_rows, options);
   }
   return LaunchShape<ShapeFor<F, 1, 4, s, 4, 2, 2>>(in, end, max_rows, options);
 }
