@@ -38,7 +38,7 @@ cudaError_t LaunchFloat(const MatmulInput& in, const StoreEnd& end, int32_t max_
   if (max_rows == 1) return LaunchShape<ShapeFor<F, 1, 1, s, 0, 4, 2>>(in, end, max_rows, options);
   if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 1, s, 1, 4, 2>>(in, end, max_rows, options);
   if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 1, s, 2, 4, 2>>(in, end, max_rows, options);
-  return LaunchShape<ShapeFor<F, 1, 1, s, 4, 4, 2>>(in, end, max_rows, options);
+  return LaunchShape<ShapeFor<F, 2, 1, s, 4, 1, 1>>(in, end, max_rows, options);
 }
 
 template <MatrixFormat F>
@@ -58,7 +58,7 @@ cudaError_t LaunchResidual(const MatmulInput& in, const ResidualEnd& end, int32_
   if (max_rows == 1) return LaunchShape<ShapeFor<F, 1, 2, s, 0, 4, 1>>(in, end, max_rows, options);
   if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 2, s, 1, 4, 1>>(in, end, max_rows, options);
   if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 2, s, 2, 2, 1>>(in, end, max_rows, options);
-  return LaunchShape<ShapeFor<F, 1, 2, s, 4, 2, 1>>(in, end, max_rows, options);
+  return LaunchShape<ShapeFor<F, 2, 1, s, 4, 2, 1>>(in, end, max_rows, options);
 }
 
 template <MatrixFormat F>
@@ -76,7 +76,7 @@ cudaError_t LaunchGated(const MatmulInput& in, const GatedEnd& end, int32_t max_
                ? LaunchShape<ShapeFor<F, 1, 4, s, 2, 1, 2>>(in, end, max_rows, options)
                : LaunchShape<ShapeFor<F, 1, 4, s, 2, 2, 2>>(in, end, max_rows, options);
   }
-  return LaunchShape<ShapeFor<F, 1, 4, s, 4, 2, 2>>(in, end, max_rows, options);
+  return LaunchShape<ShapeFor<F, 2, 4, s, 4, 1, 1>>(in, end, max_rows, options);
 }
 
 template <MatrixFormat F>
