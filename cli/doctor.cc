@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,6 +21,7 @@
 #include "common/base/host_memory.h"
 #include "common/base/status_macros.h"
 #include "common/device/nvml.h"
+#include "common/device/visible_devices.h"
 #include "common/speculation/acceptance.h"
 
 namespace tandem {
@@ -93,19 +95,24 @@ absl::StatusOr<std::string> CheckPort(int port) {
   return absl::StrFormat("127.0.0.1:%d is free", port);
 }
 
-// A machine without a GPU is fine: it is told.
+// A machine without a GPU is fine: it is told. GPUs are numbered as --device does.
 absl::StatusOr<std::string> CheckGpu(const std::string& device) {
   const absl::StatusOr<std::unique_ptr<Nvml>> nvml = Nvml::Open();
   if (!nvml.ok()) {
     if (device != "cpu") return nvml.status();
     return absl::StrCat("none: ", nvml.status().message());
   }
+  const char* listed = std::getenv("CUDA_VISIBLE_DEVICES");
+  const std::string visible = listed == nullptr ? "" : listed;
   std::string text;
-  for (int32_t gpu = 0; gpu < (*nvml)->num_gpus(); ++gpu) {
-    ASSIGN_OR_RETURN(const GpuFacts facts, (*nvml)->Facts(gpu));
-    absl::StrAppendFormat(&text, "%scuda:%d %s, %.1f GiB free of %.1f", gpu == 0 ? "" : "; ", gpu,
-                          facts.name, facts.free_bytes / kGiB, facts.total_bytes / kGiB);
+  for (int32_t number = 0; number < (*nvml)->num_gpus(); ++number) {
+    const absl::StatusOr<int32_t> gpu = MachineDevice(number, visible);
+    if (!gpu.ok()) break;  // others are not shown
+    ASSIGN_OR_RETURN(const GpuFacts facts, (*nvml)->Facts(*gpu));
+    absl::StrAppendFormat(&text, "%scuda:%d %s, %.1f GiB free of %.1f", number == 0 ? "" : "; ",
+                          number, facts.name, facts.free_bytes / kGiB, facts.total_bytes / kGiB);
   }
+  if (!visible.empty()) absl::StrAppend(&text, " (CUDA_VISIBLE_DEVICES=", visible, ")");
   return text;
 }
 
