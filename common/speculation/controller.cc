@@ -17,10 +17,6 @@ constexpr int32_t kProbeTokens = 2;
 // this many costs well below 1 %.
 constexpr int32_t kCalibrationInterval = 400;
 
-// Drafts of several sequences promise at least so many times the tokens a second of a plain step:
-// of many plans the best looks better than it is, and they gain or lose little.
-constexpr double kLeastGainTogether = 1.03;
-
 // A looked-up draft is taken when it promises this share of the draft model's tokens.
 constexpr double kLookupPreference = 0.8;
 
@@ -28,11 +24,6 @@ constexpr double kLookupPreference = 0.8;
 // of a step it reads each time.
 constexpr int32_t kStepTokens = 4;
 constexpr double kCatchUpSteps = 16.0;
-
-// Texts differ much in how often drafts are accepted, and where the draft does not read a prompt
-// nobody learns what this one is like. So it is taken to be better than the average by so much
-// where nothing is known of it, as long as drafting pays on the whole.
-constexpr double kHope = 0.1;
 
 // Of a function of whole numbers, between two of them.
 template <typename Function>
@@ -271,34 +262,6 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
     }
   }
   return std::move(best.plans);
-}
-
-bool DraftPlanner::WorthCatchingUp(const SequenceDraftState& state, int32_t num_tokens,
-                                   int32_t remaining_tokens, int32_t num_sequences) const {
-  constexpr int32_t kHorizon = 256;  // answers often end before they must
-  if (!costs_.knows_verify() || !costs_.knows_propose()) return true;
-  const double cost = num_sequences * costs_.DraftPrefill(num_tokens);
-  const SourceAcceptance& known = state.has_account ? state.acceptance : acceptance_;
-  const AcceptanceEstimate& estimate = known.Of(DraftSource::kDraft, 0);
-  const double hope =
-      kHope * Confidence() / num_sequences * (state.has_account ? estimate.PriorShare() : 1.0);
-  const double plain_step = costs_.Verify(num_sequences);
-  double best_rate = 1.0 / plain_step;
-  double tokens = 1.0;
-  double survives = 1.0;
-  for (int32_t length = 1; length <= kMaxDraftLength; ++length) {
-    survives *= std::min(1.0, estimate.Conditional(length - 1) + hope);
-    tokens += survives;
-    const double step =
-        costs_.Verify(num_sequences * (1 + length)) + costs_.Propose(num_sequences, length);
-    best_rate = std::max(best_rate, tokens / step);
-  }
-  // As a plan will have to.
-  const double least_gain = num_sequences > 1 ? kLeastGainTogether : 1.0;
-  const bool pays = best_rate * plain_step >= least_gain;
-  const double saved =
-      pays ? std::min(kHorizon, remaining_tokens) * (plain_step - 1.0 / best_rate) : 0.0;
-  return saved > cost || (state.steps_until_probe <= 0 && state.balance > cost);
 }
 
 }  // namespace tandem
