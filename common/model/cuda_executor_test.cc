@@ -110,7 +110,7 @@ TEST_F(CudaExecutorTest, BitsDoNotDependOnTheGroupingOfRows) {
     ExecutorDriver alone = Drive(*file, kv_type);
     const LogitsRows expected = alone.RunInSteps(0, tokens, {1});
     const std::vector<std::vector<int32_t>> groupings = {
-        {8}, {2, 7, 1, 5}, {256}, {100, 1, 8, 17, 33}};
+        {8}, {2, 7, 1, 5}, {12}, {16, 9, 11}, {256}, {100, 1, 8, 17, 33}};
     for (const std::vector<int32_t>& sizes : groupings) {
       ExecutorDriver driver = Drive(*file, kv_type);
       ASSERT_EQ(driver.RunInSteps(0, tokens, sizes), expected) << "in steps of " << sizes[0];
