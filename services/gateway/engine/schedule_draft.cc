@@ -108,18 +108,22 @@ int32_t Engine::Impl::CatchUpBudget(const Round& round, int32_t num_missing) {
       static_cast<int32_t>(std::count_if(round.entries.begin(), round.entries.end(),
                                          [](const Entry& entry) { return entry.is_planned; }));
   const int32_t most = std::min(options_.prefill_chunk_tokens, num_missing);
+  const double fixed = costs.DraftPrefill(0);
   const double token = costs.DraftPrefillToken();
-  if (num_decoding == 0 || !costs.knows_verify() || token <= 0.0) return most;
+  if (num_decoding == 0 || !costs.knows_verify() || fixed + token <= 0.0) return most;
   constexpr double kShare = 0.2;  // of a step
   catch_up_seconds_ =
       std::min(catch_up_seconds_ + kShare * costs.Verify(num_decoding + round.num_prefill_tokens),
                costs.DraftPrefill(options_.prefill_chunk_tokens));
-  const double fixed = costs.DraftPrefill(0);
-  const double affordable = std::min<double>((catch_up_seconds_ - fixed) / token, most);
   // A few tokens take as long as many where most of the time is that of any step.
   constexpr double kLeastTokens = 4.0;
-  const double least = std::max(kLeastTokens, fixed / token);
-  return affordable < std::min<double>(least, most) ? 0 : static_cast<int32_t>(affordable);
+  double affordable = catch_up_seconds_ >= fixed ? most : 0.0;
+  double least = most;
+  if (token > 0.0) {
+    affordable = std::min(affordable, (catch_up_seconds_ - fixed) / token);
+    least = std::min(least, std::max(kLeastTokens, fixed / token));
+  }
+  return affordable < least ? 0 : static_cast<int32_t>(affordable);
 }
 
 // Running sequences that the draft is to read more of.
