@@ -69,16 +69,16 @@ void StepCosts::Line::Observe(double num_tokens, double seconds) {
   xx += num_tokens * num_tokens;
   y += seconds;
   xy += num_tokens * seconds;
+  Solve();
 }
 
-double StepCosts::Line::At(double num_tokens) const {
+void StepCosts::Line::Solve() {
   // A small weight on a line through the origin decides when all lengths were equal.
   constexpr double kRidge = 0.5;
   const double ridged = n + kRidge;
   const double determinant = ridged * xx - x * x;
-  const double fixed = std::max(0.0, (y * xx - x * xy) / determinant);
-  const double per_token = std::max(0.0, (xy - fixed * x) / xx);
-  return fixed + per_token * num_tokens;
+  fixed = std::max(0.0, (y * xx - x * xy) / determinant);
+  per_token = std::max(0.0, (xy - fixed * x) / xx);
 }
 
 void StepCosts::ObserveVerify(int32_t num_rows, double seconds) {
@@ -103,12 +103,6 @@ void StepCosts::ObservePropose(int32_t num_sequences, int32_t num_draft_tokens, 
 void StepCosts::ObserveDraftPrefill(int32_t num_tokens, double seconds) {
   draft_prefill_.Observe(num_tokens, seconds);
 }
-
-double StepCosts::DraftPrefill(int32_t num_tokens) const {
-  return draft_prefill_.num_observations == 0 ? 0.0 : draft_prefill_.At(num_tokens);
-}
-
-double StepCosts::DraftPrefillToken() const { return DraftPrefill(1) - DraftPrefill(0); }
 
 double StepCosts::Verify(int32_t num_rows) const {
   const int32_t row_class = RowClass(num_rows);

@@ -29,9 +29,9 @@ class StepCosts {
   // 0 without draft tokens; a guess unless knows_propose(). Requires knows_verify().
   double Propose(int32_t num_sequences, int32_t num_draft_tokens) const;
   // 0 until measured. A GPU takes hardly longer for 64 tokens than for 8.
-  double DraftPrefill(int32_t num_tokens) const;
+  double DraftPrefill(int32_t num_tokens) const { return draft_prefill_.At(num_tokens); }
   // Of one token more; 0 until measured.
-  double DraftPrefillToken() const;
+  double DraftPrefillToken() const { return draft_prefill_.per_token; }
 
  private:
   // One row count up to 16, then ranges that grow; see RowClass.
@@ -43,12 +43,18 @@ class StepCosts {
     int32_t num_observations = 0;
     void Observe(double seconds);
   };
-  // seconds = fixed + per_token * num_tokens, by decaying least squares.
+  // seconds = fixed + per_token * num_tokens, by decaying least squares: solved when something is
+  // observed, since a plan asks it hundreds of times.
   struct Line {
     double n = 0.0, x = 0.0, xx = 0.0, y = 0.0, xy = 0.0;
     int32_t num_observations = 0;
+    double fixed = 0.0;
+    double per_token = 0.0;
     void Observe(double num_tokens, double seconds);
-    double At(double num_tokens) const;
+    double At(double num_tokens) const { return fixed + per_token * num_tokens; }
+
+   private:
+    void Solve();
   };
 
   static int32_t RowClass(int32_t num_rows);
