@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -102,8 +101,7 @@ absl::StatusOr<std::string> CheckGpu(const std::string& device) {
     if (device != "cpu") return nvml.status();
     return absl::StrCat("none: ", nvml.status().message());
   }
-  const char* listed = std::getenv("CUDA_VISIBLE_DEVICES");
-  const std::string visible = listed == nullptr ? "" : listed;
+  const std::string visible = VisibleDevices();
   std::string text;
   for (int32_t number = 0; number < (*nvml)->num_gpus(); ++number) {
     const absl::StatusOr<int32_t> gpu = MachineDevice(number, visible);
@@ -112,7 +110,7 @@ absl::StatusOr<std::string> CheckGpu(const std::string& device) {
     absl::StrAppendFormat(&text, "%scuda:%d %s, %.1f GiB free of %.1f", number == 0 ? "" : "; ",
                           number, facts.name, facts.free_bytes / kGiB, facts.total_bytes / kGiB);
   }
-  if (!visible.empty()) absl::StrAppend(&text, " (CUDA_VISIBLE_DEVICES=", visible, ")");
+  if (!visible.empty()) absl::StrAppend(&text, " (", kVisibleDevices, "=", visible, ")");
   return text;
 }
 

@@ -17,7 +17,6 @@ namespace {
 constexpr char kStart[] = "timeout 20 nvidia-cuda-mps-control -d >/dev/null 2>&1";
 constexpr char kStop[] = "echo quit | timeout 10 nvidia-cuda-mps-control >/dev/null 2>&1";
 constexpr int kNoSuchCommand = 127;
-constexpr char kVisible[] = "CUDA_VISIBLE_DEVICES";
 
 int ExitCodeOf(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : -1; }
 
@@ -32,9 +31,9 @@ absl::StatusOr<std::unique_ptr<MpsServer>> MpsServer::Start(const std::string& f
   setenv("CUDA_MPS_LOG_DIRECTORY", server->folder_.c_str(), 1);
   const int code = ExitCodeOf(system(kStart));
   if (code == 0) {
-    if (const char* visible = getenv(kVisible)) {
+    if (const char* visible = getenv(kVisibleDevices)) {
       server->visible_ = visible;
-      setenv(kVisible, VisibleToMpsClients(visible).c_str(), 1);
+      setenv(kVisibleDevices, VisibleToMpsClients(visible).c_str(), 1);
     }
     return server;
   }
@@ -51,7 +50,7 @@ MpsServer::~MpsServer() {
   }
   unsetenv("CUDA_MPS_PIPE_DIRECTORY");
   unsetenv("CUDA_MPS_LOG_DIRECTORY");
-  if (visible_.has_value()) setenv(kVisible, visible_->c_str(), 1);
+  if (visible_.has_value()) setenv(kVisibleDevices, visible_->c_str(), 1);
   std::error_code error;
   std::filesystem::remove_all(folder_, error);
 }

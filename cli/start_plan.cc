@@ -1,7 +1,6 @@
 #include "cli/start_plan.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 #include <thread>
 
@@ -90,9 +89,7 @@ absl::Status PlanGpu(const ServeOptions& options, StartPlan& plan) {
   GpuFacts gpu = {.name = "a GPU", .context_bytes = kUnknownContextBytes};
   const absl::StatusOr<std::unique_ptr<Nvml>> nvml = Nvml::Open();
   if (nvml.ok()) {
-    const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
-    ASSIGN_OR_RETURN(const int32_t number,
-                     MachineDevice(device, visible == nullptr ? "" : visible));
+    ASSIGN_OR_RETURN(const int32_t number, MachineDevice(device, VisibleDevices()));
     ASSIGN_OR_RETURN(gpu, (*nvml)->Facts(number));
   } else if (options.vram_budget_bytes == 0 || !options.dry_run) {
     return absl::FailedPreconditionError(absl::StrCat("--device ", options.device, ": ",

@@ -1,5 +1,6 @@
 #include "common/device/visible_devices.h"
 
+#include <cstdlib>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -24,6 +25,11 @@ std::vector<int32_t> NumbersOf(absl::string_view visible) {
 }
 
 }  // namespace
+
+std::string VisibleDevices() {
+  const char* visible = std::getenv(kVisibleDevices);
+  return visible == nullptr ? "" : visible;
+}
 
 std::string VisibleToMpsClients(absl::string_view visible) {
   std::vector<int32_t> numbers = NumbersOf(visible);

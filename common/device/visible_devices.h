@@ -9,6 +9,11 @@
 
 namespace tandem {
 
+inline constexpr char kVisibleDevices[] = "CUDA_VISIBLE_DEVICES";
+
+// The variable of this process; empty where it is not set.
+std::string VisibleDevices();
+
 // What clients of a multi-process service must be given whose daemon was given `visible`: they
 // count among the GPUs that it shows them ("2,3": "0,1"). UUIDs name the same GPU to both.
 std::string VisibleToMpsClients(absl::string_view visible);
