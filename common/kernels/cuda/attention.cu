@@ -42,7 +42,7 @@ RowSplit SplitRows(const AttentionArgs& call, int32_t max_rows, int32_t max_grou
   const int32_t parts = std::clamp(call.num_processors / blocks, 1, max_rows);
   return {.parts = Divider(parts),
           .num_blocks = max_groups * parts,
-          .num_slots = QueryTiles(max_rows, call.num_heads / call.num_kv_heads) * kTileQueries};
+          .num_slots = QueryTiles(max_rows, call.heads.divisor) * kTileQueries};
 }
 
 // Brings the K and V of a chunk on their way before anybody waits for them. Called by a warp.
@@ -205,9 +205,8 @@ cudaError_t LaunchBlocks(void (*kernel)(Parameters...), dim3 grid, const LaunchO
 // One of two instances of `function`, by the tiles of 16 queries that a block's rows take.
 template <class Function>
 cudaError_t WithTiles(const AttentionArgs& call, int32_t rows, const Function& function) {
-  return QueryTiles(rows, call.num_heads / call.num_kv_heads) == 1
-             ? function.template operator()<1>()
-             : function.template operator()<2>();
+  return QueryTiles(rows, call.heads.divisor) == 1 ? function.template operator()<1>()
+                                                   : function.template operator()<2>();
 }
 
 template <KvType KT, KvType VT, int kHeadDim>
@@ -222,7 +221,7 @@ cudaError_t LaunchByChunk(const AttentionArgs& call, int32_t max_rows, int32_t m
   });
   if (error != cudaSuccess || max_chunks == 1) return error;
   constexpr int kWarps = 4;
-  const int queries = max_rows * (call.num_heads / call.num_kv_heads);
+  const int queries = max_rows * call.heads.divisor;
   // Code that is read for nothing takes time.
   constexpr int kFewChunks = 16;
   return Launch(max_chunks <= kFewChunks ? MergeKernel<VT, kHeadDim, kFewChunks>

@@ -1,8 +1,8 @@
 // A block's way through one chunk of a context.
 #pragma once
 
+#include "common/kernels/cuda/attention_args.h"
 #include "common/kernels/cuda/attention_merge.cuh"
-#include "common/kernels/cuda/attention_rows.cuh"
 #include "common/kernels/cuda/attention_tile.cuh"
 
 namespace tandem::cuda {

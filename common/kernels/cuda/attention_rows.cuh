@@ -1,26 +1,14 @@
 // Rows on their way into attention and out of it: queries, new keys and values, results.
 #pragma once
 
-#include "common/kernels/cuda/attention.h"
+#include "common/kernels/cuda/attention_args.h"
 #include "common/kernels/cuda/attention_tile.cuh"
-#include "common/kernels/cuda/divider.h"
 #include "common/kernels/cuda/epilogue.cuh"
 #include "common/kernels/cuda/kv_append.cuh"
 
 namespace tandem::cuda {
 
 constexpr float kLog2E = 1.4426950408889634f;
-
-// What kernels get: a call and how to divide by numbers of it.
-struct AttentionArgs : AttentionCall {
-  Divider heads;  // of a KV head
-  Divider pages;  // positions of a page
-
-  explicit AttentionArgs(const AttentionCall& call)
-      : AttentionCall(call),
-        heads(call.num_heads / call.num_kv_heads),
-        pages(call.page_positions) {}
-};
 
 __device__ __forceinline__ const float* HeadOfRow(const AttentionArgs& call, int64_t row,
                                                   int head) {
