@@ -10,6 +10,7 @@ using cuda::MatrixFormat;
 MatrixFormat CudaFormatOf(DType stored, bool quantize_to_nf4) {
   switch (stored) {
     case DType::kQ4_0:
+      return MatrixFormat::kLinear4;
     case DType::kIQ4_NL:
       return MatrixFormat::kCode4;
     case DType::kQ4_1:

@@ -131,19 +131,9 @@ std::vector<uint8_t> MatrixJob::Pack(cpu::ThreadPool& pool) const {
 }
 
 void MatrixJob::SetCodebook(DeviceMatrix& matrix) const {
-  for (int i = 0; i < 16; ++i) {
-    switch (format) {
-      case MatrixFormat::kNf4:
-        matrix.codebook[i] = cuda::kNf4Codebook[i];
-        break;
-      case MatrixFormat::kCode4:
-        matrix.codebook[i] = tensors[0]->dtype == DType::kIQ4_NL ? cpu::kIq4NlCodebook[i]
-                                                                 : static_cast<int8_t>(i - 8);
-        break;
-      default:
-        matrix.codebook[i] = static_cast<int8_t>(i);
-    }
-  }
+  if (!cuda::HasCodebook(format)) return;
+  const int8_t* book = format == MatrixFormat::kNf4 ? cuda::kNf4Codebook : cpu::kIq4NlCodebook;
+  std::copy_n(book, 16, matrix.codebook);
 }
 
 }  // namespace tandem

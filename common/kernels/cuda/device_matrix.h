@@ -8,10 +8,16 @@
 //
 //   [row tile][chunk] { codes[4 tiles][32 lanes][16 or 32 bytes], scales[8 g][...] }
 //
+// Codes of 4 bits are eight a word. With a codebook they are in the order of their columns, as a
+// permutation takes them; else column i is the low half of byte i and column i + 4 the high one,
+// so that a mask gives four int8.
+//
 // Rows are padded to 16 and columns to 256 with weights that are zero.
 #pragma once
 
 #include <cstdint>
+
+#include "common/kernels/host_device.h"
 
 namespace tandem::cuda {
 
@@ -26,17 +32,20 @@ enum class MatrixFormat : int32_t {
   // codebook[i] * (offset + step * q): q is one byte for 64 columns, offset and step are
   // floats of the row. NF4 (Dettmers et al. 2023) with its scales quantized again.
   kNf4 = 0,
-  kCode4 = 1,    // codebook[i] * s, s f16 for 32 columns: Q4_0, IQ4_NL
-  kAffine4 = 2,  // i * s + m, f16 for 32 columns: Q4_1, Q4_K
-  kCode8 = 3,    // i * s, i int8, s f16 for 32 columns: Q8_0, Q6_K
+  kCode4 = 1,    // codebook[i] * s, s f16 for 32 columns: IQ4_NL
+  kLinear4 = 2,  // (i - 8) * s, s f16 for 32 columns: Q4_0. Stored as i - 8, of four bits.
+  kAffine4 = 3,  // i * s + m, f16 for 32 columns: Q4_1, Q4_K
+  kCode8 = 4,    // i * s, i int8, s f16 for 32 columns: Q8_0, Q6_K
 };
 
-inline constexpr int32_t kNumMatrixFormats = 4;
+constexpr bool HasCodebook(MatrixFormat format) {
+  return format == MatrixFormat::kNf4 || format == MatrixFormat::kCode4;
+}
 
 // Bytes of the scales that lanes with one g share, of rows g and g + 8 in a chunk:
 //   kNf4             q[4 tiles][2 rows]
-//   kCode4, kCode8   f16 s[4 tiles][2 rows][2 halves]
 //   kAffine4         f16 (s, m)[4 tiles][2 rows][2 halves]
+//   others           f16 s[4 tiles][2 rows][2 halves]
 constexpr int32_t GroupScaleBytes(MatrixFormat format) {
   switch (format) {
     case MatrixFormat::kNf4:
@@ -81,7 +90,7 @@ struct DeviceMatrix {
   int32_t num_chunks = 0;  // along a row
   const uint8_t* chunks = nullptr;
   const float* row_scales = nullptr;     // kNf4: [padded rows][2] offset, step
-  alignas(16) int8_t codebook[16] = {};  // kNf4, kCode4; 0..15 for kAffine4
+  alignas(16) int8_t codebook[16] = {};  // where the format has one
 };
 
 // NF4 and IQ4_NL as int8; weights were, or are, quantized against these very values.
@@ -113,6 +122,15 @@ struct SplitCodebook {
   }
 };
 static_assert(SplitCodebook(kNf4Codebook).exists);
+
+// The code of column `i`, 0 to 7, of a word of 4-bit codes: an index, of kLinear4 the number
+// itself.
+TANDEM_HOST_DEVICE inline int32_t Code4At(const uint8_t* word, int32_t i, MatrixFormat format) {
+  const bool in_order = HasCodebook(format);
+  const int32_t byte = word[in_order ? i / 2 : i % 4];
+  const int32_t code = (in_order ? i % 2 : i / 4) == 0 ? byte & 15 : byte >> 4;
+  return format == MatrixFormat::kLinear4 && code >= 8 ? code - 16 : code;
+}
 
 // Where column k of a row of activations lies within its 64: lanes read 16 bytes.
 constexpr int32_t ActivationIndex(int32_t k) {

@@ -42,7 +42,7 @@ struct Shape {
   static constexpr int kAhead = ahead;
   static constexpr int kBlocksPerSm = blocks_per_sm;
   // Decoding is what limits few rows, products and registers what limit many.
-  static constexpr bool kSplit = format != MatrixFormat::kCode8 && kGroups * warp_tiles <= 2;
+  static constexpr bool kSplit = HasCodebook(format) && kGroups * warp_tiles <= 2;
 };
 
 // Where a lane is in a group's activations, a chunk at a time.
@@ -110,7 +110,10 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, const SplitCodeb
       row_scales[r][1] = scales[8];
     }
   }
-  const Codebook book = S::kSplit ? LoadCodebook(split) : LoadCodebook(in.weights);
+  Codebook book = {};
+  if constexpr (HasCodebook(F)) {
+    book = S::kSplit ? LoadCodebook(split) : LoadCodebook(in.weights);
+  }
   ActivationCursor<F> cursors[S::kGroups];
 #pragma unroll
   for (int group = 0; group < S::kGroups; ++group) {
@@ -250,7 +253,7 @@ __global__ __launch_bounds__(S::kWarps * 32,
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           product.slices[slice][group * 8 + lane % 4 * 2 + i % 2][output + i / 2 * 8] =
-              acc[r][first + group][i];
+              acc[r][first + group][i] * SumFactor(S::kFormat);
         }
       }
     }

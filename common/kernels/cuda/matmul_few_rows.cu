@@ -47,7 +47,7 @@ cudaError_t LaunchManyOutputs(const MatmulInput& in, const StoreEnd& end, int32_
   constexpr int s = kManyOutputsSlices;
   if (max_rows == 1) return LaunchShape<ShapeFor<F, 2, 1, s, 0, 1, 4>>(in, end, max_rows, options);
   if (max_rows <= 8) return LaunchShape<ShapeFor<F, 2, 1, s, 1, 1, 4>>(in, end, max_rows, options);
-  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 2, 1, s, 2, 1, 4>>(in, end, max_rows, options);
+  if (max_rows <= 16) return LaunchShape<ShapeFor<F, 2, 2, s, 2, 1, 2>>(in, end, max_rows, options);
   return LaunchShape<ShapeFor<F, 4, 1, s, 4, 2, 2>>(in, end, max_rows, options);
 }
 
@@ -58,7 +58,8 @@ cudaError_t LaunchResidual(const MatmulInput& in, const ResidualEnd& end, int32_
   if (max_rows == 1) return LaunchShape<ShapeFor<F, 1, 2, s, 0, 4, 1>>(in, end, max_rows, options);
   if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 2, s, 1, 4, 1>>(in, end, max_rows, options);
   if (max_rows <= 16) return LaunchShape<ShapeFor<F, 1, 2, s, 2, 2, 1>>(in, end, max_rows, options);
-  return LaunchShape<ShapeFor<F, 2, 1, s, 4, 2, 1>>(in, end, max_rows, options);
+  constexpr int ahead = HasCodebook(F) ? 2 : 1;
+  return LaunchShape<ShapeFor<F, 2, 1, s, 4, ahead, 1>>(in, end, max_rows, options);
 }
 
 template <MatrixFormat F>
@@ -72,8 +73,10 @@ cudaError_t LaunchGated(const MatmulInput& in, const GatedEnd& end, int32_t max_
   if (max_rows == 1) return LaunchShape<ShapeFor<F, 1, 4, s, 0, 4, 2>>(in, end, max_rows, options);
   if (max_rows <= 8) return LaunchShape<ShapeFor<F, 1, 4, s, 1, 4, 2>>(in, end, max_rows, options);
   if (max_rows <= 16) {
+    // Looking codes up takes the registers of a second tile.
+    constexpr int tiles = HasCodebook(F) ? 1 : 2;
     return in.weights.num_rows >= kManyGated
-               ? LaunchShape<ShapeFor<F, 1, 4, s, 2, 1, 2>>(in, end, max_rows, options)
+               ? LaunchShape<ShapeFor<F, tiles, 4, s, 2, 1, 2>>(in, end, max_rows, options)
                : LaunchShape<ShapeFor<F, 1, 4, s, 2, 2, 2>>(in, end, max_rows, options);
   }
   return LaunchShape<ShapeFor<F, 2, 4, s, 4, 1, 1>>(in, end, max_rows, options);
@@ -105,6 +108,8 @@ cudaError_t LaunchMatmulFewRows(const MatmulCall& call, int32_t max_rows,
       return LaunchFormat<MatrixFormat::kNf4>(call, max_rows, options);
     case MatrixFormat::kCode4:
       return LaunchFormat<MatrixFormat::kCode4>(call, max_rows, options);
+    case MatrixFormat::kLinear4:
+      return LaunchFormat<MatrixFormat::kLinear4>(call, max_rows, options);
     case MatrixFormat::kAffine4:
       return LaunchFormat<MatrixFormat::kAffine4>(call, max_rows, options);
     case MatrixFormat::kCode8:

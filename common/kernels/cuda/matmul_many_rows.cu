@@ -124,7 +124,8 @@ __device__ __forceinline__ void SumChunks(const MatmulInput& in, int first_group
   const int num_chunks = in.weights.num_chunks;
   WeightStream<F> stream(in.weights.chunks + int64_t{row_tile} * num_chunks * ChunkBytes(F),
                          num_chunks, lane);
-  const Codebook book = LoadCodebook(in.weights);
+  Codebook book = {};
+  if constexpr (HasCodebook(F)) book = LoadCodebook(in.weights);
   float2 row_scale[2] = {};
   if constexpr (F == MatrixFormat::kNf4) {
     const float2* scales = reinterpret_cast<const float2*>(in.weights.row_scales);
@@ -202,7 +203,7 @@ __global__ __launch_bounds__(kThreads, 2) void ManyRowsKernel(MatmulInput in, En
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       product.slices[0][group * 8 + lane % 4 * 2 + i % 2][warp * kTileRows + lane / 4 + i / 2 * 8] =
-          total[group][i];
+          total[group][i] * SumFactor(F);
     }
   }
   __syncthreads();
@@ -266,6 +267,8 @@ cudaError_t LaunchMatmulManyRows(const MatmulCall& call, int32_t max_rows,
       return LaunchFormat<MatrixFormat::kNf4>(call, max_rows, options);
     case MatrixFormat::kCode4:
       return LaunchFormat<MatrixFormat::kCode4>(call, max_rows, options);
+    case MatrixFormat::kLinear4:
+      return LaunchFormat<MatrixFormat::kLinear4>(call, max_rows, options);
     case MatrixFormat::kAffine4:
       return LaunchFormat<MatrixFormat::kAffine4>(call, max_rows, options);
     case MatrixFormat::kCode8:

@@ -46,10 +46,7 @@ struct TestMatrix {
             .num_chunks = static_cast<int32_t>(padded / kChunkCols),
             .chunks = chunks.data(),
             .row_scales = row_scales.data()};
-    for (int i = 0; i < 16; ++i) {
-      host.codebook[i] =
-          format == MatrixFormat::kAffine4 ? static_cast<int8_t>(i) : kNf4Codebook[i];
-    }
+    std::copy_n(kNf4Codebook, 16, host.codebook);
     device_chunks = std::make_unique<DeviceArray<uint8_t>>(chunks);
     device_row_scales = std::make_unique<DeviceArray<float>>(row_scales);
     device = host;
@@ -210,7 +207,8 @@ TEST_P(MatmulTest, AHeadRaisesTheRanksToItsGreatest) {
 
 INSTANTIATE_TEST_SUITE_P(Formats, MatmulTest,
                          testing::Values(MatrixFormat::kNf4, MatrixFormat::kCode4,
-                                         MatrixFormat::kAffine4, MatrixFormat::kCode8));
+                                         MatrixFormat::kLinear4, MatrixFormat::kAffine4,
+                                         MatrixFormat::kCode8));
 
 }  // namespace
 }  // namespace tandem::cuda

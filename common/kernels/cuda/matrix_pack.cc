@@ -12,17 +12,24 @@ constexpr int64_t kNf4Block = 64;
 // Lane g of a tile's scales: row g, then row g + 8.
 int32_t RowOf(int32_t g, int32_t half) { return g + 8 * half; }
 
-void PackCodes4(const int8_t* codes, int64_t padded_cols, int64_t first_col, uint8_t* out) {
+// A word of eight codes.
+void PackWord4(MatrixFormat format, const int8_t* codes, uint8_t* out) {
+  for (int32_t i = 0; i < 4; ++i) {
+    const int32_t low = HasCodebook(format) ? codes[2 * i] : codes[i];
+    const int32_t high = HasCodebook(format) ? codes[2 * i + 1] : codes[i + 4];
+    const int32_t sign = format == MatrixFormat::kLinear4 ? 0x88 : 0;
+    out[i] = static_cast<uint8_t>(((low & 15) | (high & 15) << 4) ^ sign);
+  }
+}
+
+void PackCodes4(MatrixFormat format, const int8_t* codes, int64_t padded_cols, int64_t first_col,
+                uint8_t* out) {
   for (int32_t lane = 0; lane < 32; ++lane) {
     const int32_t g = lane / 4;
     const int32_t t = lane % 4;
     for (int32_t word = 0; word < 4; ++word) {  // (half of 32 columns, row g or g + 8)
       const int64_t col = first_col + word / 2 * 32 + t * 8;
-      const int8_t* row = codes + RowOf(g, word % 2) * padded_cols + col;
-      for (int32_t i = 0; i < 4; ++i) {
-        out[lane * 16 + word * 4 + i] =
-            static_cast<uint8_t>((row[2 * i] & 15) | (row[2 * i + 1] & 15) << 4);
-      }
+      PackWord4(format, codes + RowOf(g, word % 2) * padded_cols + col, out + lane * 16 + word * 4);
     }
   }
 }
@@ -79,7 +86,7 @@ void PackTileRows(MatrixFormat format, int64_t padded_cols, const TileRowsSource
       if (format == MatrixFormat::kCode8) {
         PackCodes8(source.codes, padded_cols, first_col, out + tile * tile_bytes);
       } else {
-        PackCodes4(source.codes, padded_cols, first_col, out + tile * tile_bytes);
+        PackCodes4(format, source.codes, padded_cols, first_col, out + tile * tile_bytes);
       }
     }
     PackScales(format, source, padded_cols, col, out + ChunkCodeBytes(format));
@@ -174,17 +181,18 @@ float UnpackElement(const DeviceMatrix& matrix, int64_t row, int64_t col) {
     const uint8_t code = chunk[tile * 1024 + half * 512 + (g * 4 + t) * 16 + row_half * 8 + i];
     return static_cast<int8_t>(code) * half_at(block);
   }
-  const uint8_t byte = chunk[tile * 512 + (g * 4 + t) * 16 + (half * 2 + row_half) * 4 + i / 2];
-  const int32_t code = i % 2 == 0 ? byte & 15 : byte >> 4;
-  const float value = matrix.codebook[code];
+  const int32_t code =
+      Code4At(chunk + tile * 512 + (g * 4 + t) * 16 + (half * 2 + row_half) * 4, i, matrix.format);
   switch (matrix.format) {
     case MatrixFormat::kNf4:
-      return value * (matrix.row_scales[2 * row] +
-                      matrix.row_scales[2 * row + 1] * scales[tile * 2 + row_half]);
+      return matrix.codebook[code] * (matrix.row_scales[2 * row] +
+                                      matrix.row_scales[2 * row + 1] * scales[tile * 2 + row_half]);
     case MatrixFormat::kAffine4:
-      return value * half_at(2 * block) + half_at(2 * block + 1);
+      return code * half_at(2 * block) + half_at(2 * block + 1);
+    case MatrixFormat::kLinear4:
+      return code * half_at(block);
     default:
-      return value * half_at(block);
+      return matrix.codebook[code] * half_at(block);
   }
 }
 

@@ -61,8 +61,11 @@ TEST_P(PackTest, UnpacksWhatWasPacked) {
         case MatrixFormat::kCode4:
           expected = matrix.codebook[code] * scale;
           break;
+        case MatrixFormat::kLinear4:
+          expected = (code - 8) * scale;
+          break;
         case MatrixFormat::kAffine4:
-          expected = matrix.codebook[code] * scale + minimums[row * (kPadded / 32) + col / 32];
+          expected = code * scale + minimums[row * (kPadded / 32) + col / 32];
           break;
         case MatrixFormat::kCode8:
           expected = code * scale;
@@ -75,7 +78,8 @@ TEST_P(PackTest, UnpacksWhatWasPacked) {
 
 INSTANTIATE_TEST_SUITE_P(Formats, PackTest,
                          testing::Values(MatrixFormat::kNf4, MatrixFormat::kCode4,
-                                         MatrixFormat::kAffine4, MatrixFormat::kCode8));
+                                         MatrixFormat::kLinear4, MatrixFormat::kAffine4,
+                                         MatrixFormat::kCode8));
 
 TEST(QuantizeNf4RowTest, ErrsNoMoreThanTheCodebookMust) {
   std::mt19937 random(3);

@@ -25,17 +25,20 @@ __device__ float Element(const DeviceMatrix& matrix, int64_t row, int col) {
         static_cast<int8_t>(chunk[tile * 1024 + half * 512 + lane * 16 + row_half * 8 + i]);
     return code * __half2float(halves[block]);
   }
-  const uint8_t byte = chunk[tile * 512 + lane * 16 + (half * 2 + row_half) * 4 + i / 2];
-  const float value = matrix.codebook[i % 2 == 0 ? byte & 15 : byte >> 4];
+  const int code =
+      Code4At(chunk + tile * 512 + lane * 16 + (half * 2 + row_half) * 4, i, matrix.format);
   switch (matrix.format) {
     case MatrixFormat::kNf4:
-      return value * __fmaf_rn(matrix.row_scales[2 * row + 1],
-                               static_cast<float>(scales[tile * 2 + row_half]),
-                               matrix.row_scales[2 * row]);
+      return matrix.codebook[code] * __fmaf_rn(matrix.row_scales[2 * row + 1],
+                                               static_cast<float>(scales[tile * 2 + row_half]),
+                                               matrix.row_scales[2 * row]);
     case MatrixFormat::kAffine4:
-      return __fmaf_rn(value, __half2float(halves[2 * block]), __half2float(halves[2 * block + 1]));
+      return __fmaf_rn(static_cast<float>(code), __half2float(halves[2 * block]),
+                       __half2float(halves[2 * block + 1]));
+    case MatrixFormat::kLinear4:
+      return static_cast<float>(code) * __half2float(halves[block]);
     default:
-      return value * __half2float(halves[block]);
+      return matrix.codebook[code] * __half2float(halves[block]);
   }
 }
 

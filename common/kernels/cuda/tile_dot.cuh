@@ -87,6 +87,24 @@ __device__ __forceinline__ void DecodeWord(uint32_t word, const Codebook& book, 
   a.above[first + 2] = Permute(book.words[2], book.words[3], flipped >> 16);
 }
 
+// Without a codebook a mask does: kLinear4's codes come out sixteen times as large.
+template <MatrixFormat F>
+__device__ __forceinline__ void MaskWord(uint32_t word, int first, HalfTile<false>& a) {
+  if constexpr (F == MatrixFormat::kLinear4) {
+    a.words[first] = (word << 4) & 0xf0f0f0f0u;
+    a.words[first + 2] = word & 0xf0f0f0f0u;
+  } else {
+    a.words[first] = word & 0x0f0f0f0fu;
+    a.words[first + 2] = (word >> 4) & 0x0f0f0f0fu;
+  }
+}
+
+// What a sum of a format's products has to be multiplied by: a power of two, which no rounding
+// depends on.
+constexpr float SumFactor(MatrixFormat format) {
+  return format == MatrixFormat::kLinear4 ? 1.0f / 16.0f : 1.0f;
+}
+
 // One lane's part of a weight tile, as stored.
 template <MatrixFormat F>
 struct WeightTile {
@@ -116,8 +134,16 @@ __device__ __forceinline__ HalfTile<kSplit> DecodeHalf(const WeightTile<F>& tile
     a.words[3] = words.w;
   } else {
     const uint4 words = tile.words[0];
-    DecodeWord(half == 0 ? words.x : words.z, book, 0, a);
-    DecodeWord(half == 0 ? words.y : words.w, book, 1, a);
+    const uint32_t first = half == 0 ? words.x : words.z;
+    const uint32_t second = half == 0 ? words.y : words.w;
+    if constexpr (HasCodebook(F)) {
+      DecodeWord(first, book, 0, a);
+      DecodeWord(second, book, 1, a);
+    } else {
+      static_assert(!kSplit);
+      MaskWord<F>(first, 0, a);
+      MaskWord<F>(second, 1, a);
+    }
   }
   return a;
 }
