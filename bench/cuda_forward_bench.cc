@@ -1,9 +1,10 @@
-// Times the CUDA forward pass at the shapes of Llama-3-8B and Llama-3.2-1B with random NF4
-// weights: the shapes alone decide the time. Prints one JSON object.
+// Times the CUDA forward pass at the shapes of Llama-3-8B and Llama-3.2-1B with random weights: the
+// shapes and the format alone decide the time. Prints one JSON object.
 //
-//   cuda_forward_bench [--shape 8b|1b|500m|300m] [--quick]
+//   cuda_forward_bench [--shape 8b|1b|500m|300m] [--weights nf4|q4_0|q4_1|q8_0] [--quick]
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -25,13 +26,18 @@ nlohmann::json MeasureKv(BenchModel& bench, const std::vector<int32_t>& contexts
   return out;
 }
 
-nlohmann::json Measure(const std::string& shape, bool is_quick) {
+const std::map<std::string, cuda::MatrixFormat> kFormats = {{"nf4", cuda::MatrixFormat::kNf4},
+                                                            {"q4_0", cuda::MatrixFormat::kLinear4},
+                                                            {"q4_1", cuda::MatrixFormat::kAffine4},
+                                                            {"q8_0", cuda::MatrixFormat::kCode8}};
+
+nlohmann::json Measure(const std::string& shape, const std::string& format, bool is_quick) {
   const ModelConfig config = ShapeOf(shape);
   DeviceLedger ledger;
-  const RandomWeights weights(config, &ledger);
+  const RandomWeights weights(config, kFormats.at(format), &ledger);
   const double bandwidth = ReadBandwidth();
   nlohmann::json out = {{"shape", shape},
-                        {"weights", "random, NF4"},
+                        {"weights", "random, " + format},
                         {"weight_bytes", weights.weights().memory.num_bytes()},
                         {"read_bytes_of_a_decode", weights.read_bytes()},
                         {"read_bandwidth", bandwidth}};
@@ -78,10 +84,11 @@ nlohmann::json Measure(const std::string& shape, bool is_quick) {
   return out;
 }
 
-nlohmann::json MeasureContext(const std::string& shape, int32_t context) {
+nlohmann::json MeasureContext(const std::string& shape, const std::string& format,
+                              int32_t context) {
   const ModelConfig config = ShapeOf(shape);
   DeviceLedger ledger;
-  const RandomWeights weights(config, &ledger);
+  const RandomWeights weights(config, kFormats.at(format), &ledger);
   BenchModel bench(config, weights.weights(), KvType::k4, 33 * 1024, shape != "8b");
   return MeasureKv(bench, {context});
 }
@@ -89,17 +96,20 @@ nlohmann::json MeasureContext(const std::string& shape, int32_t context) {
 int Run(int argc, const char* const* argv) {
   CLI::App app("Times the CUDA forward pass.", "cuda_forward_bench");
   std::string shape = "8b";
+  std::string format = "nf4";
   bool is_quick = false;
   int32_t context = -1;
   app.add_option("--shape", shape, "8b, 1b, 500m or 300m");
+  app.add_option("--weights", format, "all matrices")
+      ->check(CLI::IsMember({"nf4", "q4_0", "q4_1", "q8_0"}));
   app.add_flag("--quick", is_quick, "fewer contexts, 4-bit KV only");
   app.add_option("--context", context, "only steps of 1 and 8 rows there, for a profiler");
   CLI11_PARSE(app, argc, argv);
   if (context >= 0) {
-    std::printf("%s\n", MeasureContext(shape, context).dump(1).c_str());
+    std::printf("%s\n", MeasureContext(shape, format, context).dump(1).c_str());
     return 0;
   }
-  std::printf("%s\n", Measure(shape, is_quick).dump(1).c_str());
+  std::printf("%s\n", Measure(shape, format, is_quick).dump(1).c_str());
   return 0;
 }
 

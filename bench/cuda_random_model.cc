@@ -41,7 +41,9 @@ ModelConfig ShapeOf(const std::string& name) {
   return config;
 }
 
-RandomWeights::RandomWeights(const ModelConfig& config, DeviceLedger* ledger) : config_(config) {
+RandomWeights::RandomWeights(const ModelConfig& config, cuda::MatrixFormat format,
+                             DeviceLedger* ledger)
+    : config_(config), format_(format) {
   Build();  // counts
   weights_.memory = DeviceBuffer::Allocate(ledger, MemoryKind::kWeights, taken_).value();
   Fill();
@@ -60,12 +62,11 @@ uint8_t* RandomWeights::Take(int64_t bytes) {
 }
 
 void RandomWeights::Matrix(int32_t rows, int32_t cols, cuda::DeviceMatrix* matrix) {
-  const auto format = cuda::MatrixFormat::kNf4;
-  *matrix = {.format = format,
+  *matrix = {.format = format_,
              .num_rows = rows,
              .num_cols = cols,
              .num_chunks = static_cast<int32_t>(cuda::PaddedCols(cols) / cuda::kChunkCols),
-             .chunks = Take(cuda::MatrixBytes(format, rows, cols))};
+             .chunks = Take(cuda::MatrixBytes(format_, rows, cols))};
   std::copy_n(cuda::kNf4Codebook, 16, matrix->codebook);
   const int64_t floats = 2 * cuda::PaddedRows(rows);
   auto* scales = reinterpret_cast<float*>(Take(floats * 4));
@@ -107,7 +108,8 @@ void RandomWeights::Build() {
 void RandomWeights::Fill() {
   std::vector<uint32_t> bytes((64 << 20) / 4);
   std::mt19937 random(1);
-  for (uint32_t& word : bytes) word = random();
+  // Also where two bytes are a scale it is a number, and a small one.
+  for (uint32_t& word : bytes) word = static_cast<uint32_t>(random()) & 0x2fff2fffu;
   const int64_t block = static_cast<int64_t>(bytes.size()) * 4;
   for (int64_t offset = 0; offset < weights_.memory.num_bytes(); offset += block) {
     cudaMemcpy(weights_.memory.data() + offset, bytes.data(),

@@ -1,5 +1,4 @@
-// A model of random NF4 weights at the shape of a Llama, for timing: the shapes alone decide the
-// time.
+// A model of random weights at the shape of a Llama, for timing: the shapes alone decide the time.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +14,11 @@ namespace tandem {
 // "8b", "1b", "500m" or "300m".
 ModelConfig ShapeOf(const std::string& name);
 
-// Random NF4 weights. The arena is filled from one block of random bytes.
+// Random weights, all of one format. The arena is filled from one block of random bytes.
 class RandomWeights {
  public:
   // Both are borrowed.
-  RandomWeights(const ModelConfig& config, DeviceLedger* ledger);
+  RandomWeights(const ModelConfig& config, cuda::MatrixFormat format, DeviceLedger* ledger);
   const CudaWeights& weights() const { return weights_; }
   // Bytes a decode of one row reads: all but the embedding table.
   int64_t read_bytes() const {
@@ -33,6 +32,7 @@ class RandomWeights {
   void Fill();
 
   const ModelConfig& config_;
+  cuda::MatrixFormat format_;
   CudaWeights weights_;
   uint8_t* base_ = nullptr;
   int64_t taken_ = 0;

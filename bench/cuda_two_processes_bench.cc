@@ -26,7 +26,7 @@ constexpr int32_t kDraftTokens = 4;
 struct Model {
   explicit Model(const std::string& shape)
       : config(ShapeOf(shape)),
-        weights(config, &ledger),
+        weights(config, cuda::MatrixFormat::kNf4, &ledger),
         bench(config, weights.weights(), KvType::k4, 9 * 1024, shape != "8b") {}
 
   DeviceLedger ledger;
