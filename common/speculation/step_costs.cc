@@ -24,14 +24,17 @@ double RelativeCost(double num_rows) { return 1.0 + kRowShare * (num_rows - 1.0)
 int32_t StepCosts::RowClass(int32_t num_rows) {
   TANDEM_CHECK(num_rows > 0);
   if (num_rows <= 16) return num_rows - 1;
-  // Two classes for each doubling.
-  const double doublings = std::log2(num_rows / 16.0);
-  return std::min(kNumRowClasses - 1, 16 + static_cast<int32_t>(2.0 * doublings));
+  // 17 to 32 rows are ranges of two, 33 to 64 of four.
+  const auto log2_width =
+      static_cast<int32_t>(std::bit_width(static_cast<uint32_t>(num_rows - 1))) - 4;
+  const int32_t range = ((num_rows - 1) >> log2_width) - 8;
+  return std::min(kNumRowClasses - 1, 16 + 8 * (log2_width - 1) + range);
 }
 
 int32_t StepCosts::RowsOf(int32_t row_class) {
   if (row_class < 16) return row_class + 1;
-  return static_cast<int32_t>(16.0 * std::exp2((row_class - 16 + 0.5) / 2.0));
+  const int32_t log2_width = (row_class - 16) / 8 + 1;
+  return ((row_class - 16) % 8 + 8) << log2_width | 1 << (log2_width - 1);
 }
 
 int32_t StepCosts::BatchClass(int32_t num_sequences) {

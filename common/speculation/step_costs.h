@@ -34,8 +34,8 @@ class StepCosts {
   double DraftPrefillToken() const { return draft_prefill_.per_token; }
 
  private:
-  // One row count up to 16, then ranges that grow; see RowClass.
-  static constexpr int32_t kNumRowClasses = 24;
+  // One row count up to 16, then eight ranges for each doubling, up to 1024.
+  static constexpr int32_t kNumRowClasses = 16 + 6 * 8;
   static constexpr int32_t kNumBatchClasses = 6;
 
   struct Average {

@@ -54,6 +54,20 @@ TEST(StepCostsTest, GuessesBetweenAndBeyondWhatItMeasured) {
   EXPECT_GT(costs.Propose(1, 4), costs.Propose(1, 1));
 }
 
+// A batch of 32 and its drafts are different row counts, or drafts would look free.
+TEST(StepCostsTest, TellsABatchFromTheSameBatchWithDrafts) {
+  StepCosts costs;
+  for (const int32_t batch : {17, 24, 32, 48, 64, 200}) {
+    for (int32_t i = 0; i < 10; ++i) {
+      costs.ObserveVerify(batch, batch);
+      costs.ObserveVerify(batch + batch / 4, batch + batch / 4);
+    }
+    EXPECT_NEAR(costs.Verify(batch), batch, 0.05 * batch);
+    EXPECT_NEAR(costs.Verify(batch + batch / 4), batch + batch / 4, 0.05 * batch);
+    EXPECT_NEAR(costs.Verify(batch + batch / 8), batch + batch / 8, 0.1 * batch);
+  }
+}
+
 TEST(StepCostsTest, AllRowCountsFollowASlowDown) {
   StepCosts costs;
   for (int32_t i = 0; i < 20; ++i) {
