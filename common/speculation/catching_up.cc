@@ -19,7 +19,7 @@ bool DraftPlanner::WorthCatchingUp(const SequenceDraftState& state, int32_t num_
   if (!costs_.knows_verify() || !costs_.knows_propose()) return true;
   const double cost = num_sequences * costs_.DraftPrefill(num_tokens);
   const SourceAcceptance& known = state.has_account ? state.acceptance : acceptance_;
-  const AcceptanceEstimate& estimate = known.Of(DraftSource::kDraft, 0);
+  const AcceptanceEstimate& estimate = known.Of(DraftSource::kDraft);
   const double hope =
       kHope * Confidence() / num_sequences * (state.has_account ? estimate.PriorShare() : 1.0);
   const double plain_step = costs_.Verify(num_sequences);

@@ -48,23 +48,23 @@ bool MayDraft(const DraftRequest& request) {
 }  // namespace
 
 SourceAcceptance::SourceAcceptance(double memory)
-    : estimates_{AcceptanceEstimate(0.7, memory), AcceptanceEstimate(0.35, memory),
-                 AcceptanceEstimate(0.6, memory), AcceptanceEstimate(0.8, memory)},
+    : draft_(0.7, memory),
+      lookups_{AcceptanceEstimate(0.35, memory), AcceptanceEstimate(0.5, memory),
+               AcceptanceEstimate(0.65, memory), AcceptanceEstimate(0.8, memory),
+               AcceptanceEstimate(0.95, memory)},
       going_on_(0.95, memory) {}
 
-const AcceptanceEstimate& SourceAcceptance::Of(DraftSource source, int32_t match_length) const {
-  if (source != DraftSource::kLookup) return estimates_[0];
-  return estimates_[match_length < 4 ? 1 : match_length < 8 ? 2 : 3];
+const AcceptanceEstimate& SourceAcceptance::Of(DraftSource source, MatchTrust trust) const {
+  return source == DraftSource::kLookup ? lookups_[static_cast<size_t>(trust)] : draft_;
 }
 
-AcceptanceEstimate& SourceAcceptance::Of(DraftSource source, int32_t match_length) {
-  return const_cast<AcceptanceEstimate&>(std::as_const(*this).Of(source, match_length));
+AcceptanceEstimate& SourceAcceptance::Of(DraftSource source, MatchTrust trust) {
+  return const_cast<AcceptanceEstimate&>(std::as_const(*this).Of(source, trust));
 }
 
 void SourceAcceptance::SetPriors(const SourceAcceptance& all) {
-  for (size_t i = 0; i < estimates_.size(); ++i) {
-    estimates_[i].set_prior_rate(all.estimates_[i].rate());
-  }
+  draft_.set_prior_rate(all.draft_.rate());
+  for (size_t i = 0; i < lookups_.size(); ++i) lookups_[i].set_prior_rate(all.lookups_[i].rate());
   going_on_.set_prior_rate(all.going_on_.rate());
 }
 
@@ -89,7 +89,7 @@ DraftPlanner::Prospect DraftPlanner::ProspectOf(const DraftRequest& request,
     return loss <= allowed;
   };
   const auto survival = [&](DraftSource source) {
-    const AcceptanceEstimate& estimate = request.state->acceptance.Of(source, request.match.length);
+    const AcceptanceEstimate& estimate = request.state->acceptance.Of(source, request.match.trust);
     Survival result;
     double survives = 1.0;
     while (result.size < std::min(request.max_tokens, int32_t{kMaxDraftLength}) &&
@@ -128,7 +128,7 @@ DraftPlan DraftPlanner::PlanOne(const Prospect& prospect, int32_t depth, double 
   if (lookup_length > 0 && lookup_gain >= kLookupPreference * draft_gain) {
     plan.source = DraftSource::kLookup;
     plan.num_draft_tokens = lookup_length;
-    plan.match_length = request.match.length;
+    plan.match_trust = request.match.trust;
     *tokens += lookup_gain;
   } else if (draft_length > 0) {
     plan.source = DraftSource::kDraft;
@@ -193,7 +193,7 @@ bool DraftPlanner::TryProbe(const DraftRequest& request, int32_t num_sequences,
   }
   if (num_sequences * cost > state.balance) return false;
   plan->source = by_lookup ? DraftSource::kLookup : DraftSource::kDraft;
-  plan->match_length = by_lookup ? request.match.length : 0;
+  plan->match_trust = request.match.trust;
   plan->num_draft_tokens = length;
   plan->probe = true;
   return true;

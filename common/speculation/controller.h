@@ -37,13 +37,14 @@ inline constexpr std::string_view kAll[] = {
 }  // namespace bypass
 inline constexpr std::string_view kProbe = "probe";  // drafted to see whether it pays again
 
-// Acceptance of each source; lookups by how long the match was.
+// Acceptance of each source; lookups by how far the match is to be trusted.
 class SourceAcceptance {
  public:
   // `memory`: of each estimate.
   explicit SourceAcceptance(double memory = kSequenceMemory);
-  const AcceptanceEstimate& Of(DraftSource source, int32_t match_length) const;
-  AcceptanceEstimate& Of(DraftSource source, int32_t match_length);
+  // `trust`: of a lookup.
+  const AcceptanceEstimate& Of(DraftSource source, MatchTrust trust = {}) const;
+  AcceptanceEstimate& Of(DraftSource source, MatchTrust trust = {});
   // How often the draft model goes on at a token, and does not break off for want of confidence.
   const AcceptanceEstimate& going_on() const { return going_on_; }
   AcceptanceEstimate& going_on() { return going_on_; }
@@ -51,7 +52,8 @@ class SourceAcceptance {
   void SetPriors(const SourceAcceptance& all);
 
  private:
-  std::array<AcceptanceEstimate, 4> estimates_;
+  AcceptanceEstimate draft_;
+  std::array<AcceptanceEstimate, kNumMatchTrusts> lookups_;
   AcceptanceEstimate going_on_;
 };
 
@@ -85,7 +87,7 @@ struct DraftRequest {
 struct DraftPlan {
   DraftSource source = DraftSource::kNone;
   int32_t num_draft_tokens = 0;
-  int32_t match_length = 0;
+  MatchTrust match_trust = MatchTrust::kShort;  // of a lookup
   float min_confidence = 0.0f;
   bool probe = false;
   std::string_view reason;  // a bypass reason when nothing is drafted

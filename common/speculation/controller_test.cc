@@ -234,7 +234,7 @@ TEST(DraftPlannerTest, ADraftThatBreaksOffIsLeftAlone) {
   for (int32_t step = 0; step < 400; ++step) {
     DraftRequest request;
     request.state = &state;
-    if (step % 4 == 0) request.match = {.length = 8};
+    if (step % 4 == 0) request.match = {.length = 8, .trust = MatchTrust::kLong};
     const DraftPlan plan = planner.Plan({&request, 1}, 0)[0];
     const bool asks = plan.source == DraftSource::kDraft;
     const int32_t length = asks ? 0 : plan.num_draft_tokens;
@@ -277,9 +277,10 @@ class SinglePlan : public testing::Test {
 
 TEST_F(SinglePlan, PrefersALookupOverTheModelWhenItMatchesLong) {
   EXPECT_EQ(Plan().source, DraftSource::kDraft);
-  request_.match = {.length = 12, .next_position = 3};
+  request_.match = {.length = 12, .next_position = 3, .trust = MatchTrust::kLong};
   EXPECT_EQ(Plan().source, DraftSource::kLookup);
-  for (int32_t i = 0; i < 20; ++i) state_.acceptance.Of(DraftSource::kLookup, 12).Record(4, 0);
+  for (int32_t i = 0; i < 20; ++i)
+    state_.acceptance.Of(DraftSource::kLookup, MatchTrust::kLong).Record(4, 0);
   EXPECT_EQ(Plan().source, DraftSource::kDraft);
 }
 
@@ -293,7 +294,7 @@ TEST(DraftPlannerTest, ADraftIsPricedByWhatItIsExpectedToMake) {
     SequenceDraftState state;
     for (int32_t i = 0; i < 200; ++i) {
       const int32_t made = i % 2;
-      state.acceptance.Of(DraftSource::kDraft, 0).Record(1, made);
+      state.acceptance.Of(DraftSource::kDraft).Record(1, made);
       state.acceptance.going_on().Record(1, made);
     }
     const DraftRequest request = {
@@ -330,7 +331,7 @@ TEST_F(SinglePlan, WhereNothingMayBeDraftedNothingIsWeighed) {
 
 TEST_F(SinglePlan, AFixedLengthIsKeptWhateverItCosts) {
   request_.min_tokens = request_.max_tokens = 7;
-  for (int32_t i = 0; i < 50; ++i) state_.acceptance.Of(DraftSource::kDraft, 0).Record(7, 0);
+  for (int32_t i = 0; i < 50; ++i) state_.acceptance.Of(DraftSource::kDraft).Record(7, 0);
   state_.balance = -100.0;
   state_.has_account = true;
   EXPECT_EQ(Plan().num_draft_tokens, 7);

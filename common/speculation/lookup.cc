@@ -51,6 +51,13 @@ void PromptLookup::Grow(Chains* chains) {
   }
 }
 
+MatchTrust PromptLookup::TrustOf(int32_t length, int32_t num_occurrences, bool is_contested) {
+  if (length == kMaxMatch) return MatchTrust::kSure;
+  if (is_contested) return MatchTrust::kContested;
+  if (num_occurrences > 1) return length < 8 ? MatchTrust::kLong : MatchTrust::kSure;
+  return length < 4 ? MatchTrust::kShort : length < 8 ? MatchTrust::kMedium : MatchTrust::kLong;
+}
+
 PromptLookup::Match PromptLookup::FindIn(const Chains& chains) const {
   Match best;
   if (length() < chains.n) return best;
@@ -59,6 +66,7 @@ PromptLookup::Match PromptLookup::FindIn(const Chains& chains) const {
   constexpr int32_t kMaxLooks = 4 * kMaxCandidates;
   int32_t end = chains.previous[length() - 1];
   int32_t candidates = 0;
+  bool is_contested = false;
   for (int32_t looks = 0; end >= 0 && looks < kMaxLooks && candidates < kMaxCandidates;
        ++looks, end = chains.previous[end - 1]) {
     int32_t matched = 0;
@@ -67,10 +75,12 @@ PromptLookup::Match PromptLookup::FindIn(const Chains& chains) const {
       ++matched;
     }
     if (matched < chains.n) continue;
+    is_contested = is_contested || (candidates > 0 && tokens_[end] != tokens_[best.next_position]);
     ++candidates;
     if (matched > best.length) best = {.length = matched, .next_position = end};
     if (matched == kMaxMatch) break;
   }
+  best.trust = TrustOf(best.length, candidates, is_contested);
   return best;
 }
 

@@ -8,6 +8,17 @@
 
 namespace tandem {
 
+// How far what followed a match is to be trusted. Where all occurrences agree, two say more than
+// the length of one; where they do not, the length says little.
+enum class MatchTrust : int8_t {
+  kContested,  // other tokens followed other occurrences
+  kShort,      // a single one, of fewer than 4 tokens
+  kMedium,     // of fewer than 8
+  kLong,       // or several, of fewer than 8
+  kSure,       // several of more, or one of kMaxMatch
+};
+inline constexpr int32_t kNumMatchTrusts = 5;
+
 // Prompt lookup over the tokens of one sequence. Only committed tokens are appended, so
 // nothing is ever rewound. About 28 bytes and constant time for each token. Not
 // thread-safe.
@@ -30,6 +41,7 @@ class PromptLookup {
   struct Match {
     int32_t length = 0;         // tokens that match; 0: nothing found
     int32_t next_position = 0;  // what followed there
+    MatchTrust trust = MatchTrust::kShort;
   };
   Match Find() const;
 
@@ -49,6 +61,7 @@ class PromptLookup {
   void Insert(Chains* chains, int32_t end);
   void Grow(Chains* chains);
   Match FindIn(const Chains& chains) const;
+  static MatchTrust TrustOf(int32_t length, int32_t num_occurrences, bool is_contested);
 
   std::vector<int32_t> tokens_;
   Chains short_;

@@ -1,6 +1,7 @@
 #include "common/speculation/lookup.h"
 
 #include <random>
+#include <set>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -24,13 +25,28 @@ PromptLookup::Match FindRef(const std::vector<int32_t>& tokens) {
   for (const int32_t n : {PromptLookup::kLongMatch, PromptLookup::kShortMatch}) {
     PromptLookup::Match best;
     int32_t candidates = 0;
+    std::set<int32_t> followers;
     for (int32_t end = size - 1; end >= n && candidates < PromptLookup::kMaxCandidates; --end) {
       const int32_t matched = MatchLength(tokens, end);
       if (matched < n) continue;
       ++candidates;
+      followers.insert(tokens[end]);
       if (matched > best.length) best = {.length = matched, .next_position = end};
     }
-    if (best.length > 0) return best;
+    if (best.length == 0) continue;
+    const bool is_long = best.length >= 8;
+    if (best.length == PromptLookup::kMaxMatch) {
+      best.trust = MatchTrust::kSure;
+    } else if (followers.size() > 1) {
+      best.trust = MatchTrust::kContested;
+    } else if (candidates > 1) {
+      best.trust = is_long ? MatchTrust::kSure : MatchTrust::kLong;
+    } else {
+      best.trust = is_long           ? MatchTrust::kLong
+                   : best.length < 4 ? MatchTrust::kShort
+                                     : MatchTrust::kMedium;
+    }
+    return best;
   }
   return {};
 }
@@ -47,6 +63,7 @@ TEST(PromptLookupTest, FindsWhatLookingEverywhereFinds) {
       const PromptLookup::Match expected = FindRef(tokens);
       ASSERT_EQ(match.length, expected.length) << "alphabet " << alphabet << " at " << i;
       ASSERT_EQ(match.next_position, expected.next_position);
+      ASSERT_EQ(match.trust, expected.trust) << "alphabet " << alphabet << " at " << i;
     }
   }
 }
