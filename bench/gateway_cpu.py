@@ -43,7 +43,7 @@ def measure(gateway, arguments):
         with serving.Server(arguments.model, None, "--max-running", "32", "--ctx", "4096",
                             "--kv-tokens", "16384", *arguments.serve_flag) as server:
             options = {"concurrency": 32, "prompt_tokens": 16, "temperature": 0,
-                       "speculation": "off", "warmup": 0}
+                       "speculation": arguments.speculation, "warmup": 0}
             serving.load(server, requests=32, output_tokens=8, **options)
             before, steps = microseconds_by_thread(server), server.target_steps()
             serving.load(server, requests=arguments.requests,
@@ -66,6 +66,7 @@ def main():
     parser.add_argument("--pass-ms", default="4.3")
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--output-tokens", type=int, default=128)
+    parser.add_argument("--speculation", default="off", help="auto: what planning drafts costs too")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--serve-flag", action="append", default=[], help="more for tandem serve")
     arguments = parser.parse_args()

@@ -39,6 +39,8 @@ class AcceptanceEstimate {
   double decay_;
   std::array<double, kMaxDraftLength> accepted_ = {};
   std::array<double, kMaxDraftLength> tried_ = {};
+  double all_accepted_ = 0.0;  // their sums: a plan asks for them often
+  double all_tried_ = 0.0;
 };
 
 }  // namespace tandem

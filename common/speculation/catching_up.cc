@@ -13,31 +13,40 @@ constexpr double kHope = 0.1;
 
 }  // namespace
 
+DraftPlanner::StepPrices DraftPlanner::PricesOf(int32_t num_sequences) const {
+  StepPrices prices = {.num_sequences = num_sequences};
+  prices.are_known = costs_.knows_verify() && costs_.knows_propose();
+  if (!prices.are_known) return prices;
+  prices.plain = costs_.Verify(num_sequences);
+  for (int32_t length = 1; length <= kMaxDraftLength; ++length) {
+    prices.drafting[length] =
+        costs_.Verify(num_sequences * (1 + length)) + costs_.Propose(num_sequences, length);
+  }
+  return prices;
+}
+
 bool DraftPlanner::WorthCatchingUp(const SequenceDraftState& state, int32_t num_tokens,
-                                   int32_t remaining_tokens, int32_t num_sequences) const {
+                                   int32_t remaining_tokens, const StepPrices& prices) const {
   constexpr int32_t kHorizon = 256;  // answers often end before they must
-  if (!costs_.knows_verify() || !costs_.knows_propose()) return true;
-  const double cost = num_sequences * costs_.DraftPrefill(num_tokens);
+  if (!prices.are_known) return true;
+  const double cost = prices.num_sequences * costs_.DraftPrefill(num_tokens);
   const SourceAcceptance& known = state.has_account ? state.acceptance : acceptance_;
   const AcceptanceEstimate& estimate = known.Of(DraftSource::kDraft);
-  const double hope =
-      kHope * Confidence() / num_sequences * (state.has_account ? estimate.PriorShare() : 1.0);
-  const double plain_step = costs_.Verify(num_sequences);
-  double best_rate = 1.0 / plain_step;
+  const double hope = kHope * Confidence() / prices.num_sequences *
+                      (state.has_account ? estimate.PriorShare() : 1.0);
+  double best_rate = 1.0 / prices.plain;
   double tokens = 1.0;
   double survives = 1.0;
   for (int32_t length = 1; length <= kMaxDraftLength; ++length) {
     survives *= std::min(1.0, estimate.Conditional(length - 1) + hope);
     tokens += survives;
-    const double step =
-        costs_.Verify(num_sequences * (1 + length)) + costs_.Propose(num_sequences, length);
-    best_rate = std::max(best_rate, tokens / step);
+    best_rate = std::max(best_rate, tokens / prices.drafting[length]);
   }
   // As a plan will have to.
-  const double least_gain = num_sequences > 1 ? kLeastGainTogether : 1.0;
-  const bool pays = best_rate * plain_step >= least_gain;
+  const double least_gain = prices.num_sequences > 1 ? kLeastGainTogether : 1.0;
+  const bool pays = best_rate * prices.plain >= least_gain;
   const double saved =
-      pays ? std::min(kHorizon, remaining_tokens) * (plain_step - 1.0 / best_rate) : 0.0;
+      pays ? std::min(kHorizon, remaining_tokens) * (prices.plain - 1.0 / best_rate) : 0.0;
   return saved > cost || (state.steps_until_probe <= 0 && state.balance > cost);
 }
 

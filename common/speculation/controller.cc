@@ -1,7 +1,6 @@
 #include "common/speculation/controller.h"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
 namespace tandem {
@@ -16,9 +15,6 @@ constexpr int32_t kProbeTokens = 2;
 // A plain step is run now and then to measure what the others are compared with; one in
 // this many costs well below 1 %.
 constexpr int32_t kCalibrationInterval = 400;
-
-// A looked-up draft is taken when it promises this share of the draft model's tokens.
-constexpr double kLookupPreference = 0.8;
 
 // What the draft has not read of a sequence it reads once, and so many steps gain by it; the tokens
 // of a step it reads each time.
@@ -62,112 +58,114 @@ AcceptanceEstimate& SourceAcceptance::Of(DraftSource source, MatchTrust trust) {
   return const_cast<AcceptanceEstimate&>(std::as_const(*this).Of(source, trust));
 }
 
-void SourceAcceptance::SetPriors(const SourceAcceptance& all) {
-  draft_.set_prior_rate(all.draft_.rate());
-  for (size_t i = 0; i < lookups_.size(); ++i) lookups_[i].set_prior_rate(all.lookups_[i].rate());
-  going_on_.set_prior_rate(all.going_on_.rate());
+SourceAcceptance::Rates SourceAcceptance::rates() const {
+  Rates rates = {.draft = draft_.rate(), .going_on = going_on_.rate()};
+  for (size_t i = 0; i < lookups_.size(); ++i) rates.lookups[i] = lookups_[i].rate();
+  return rates;
 }
 
-DraftPlanner::Prospect DraftPlanner::ProspectOf(const DraftRequest& request,
-                                                int32_t num_sequences) const {
-  Prospect prospect{.request = &request, .draft = {}, .lookup = {}, .made = {}};
-  double made = 1.0;
-  for (int32_t i = 0; i < kMaxDraftLength; ++i) {
-    if (BreaksOff(request)) made *= request.state->acceptance.going_on().Conditional(i);
-    prospect.made[i] = made;
-  }
+void SourceAcceptance::SetPriors(const Rates& all) {
+  draft_.set_prior_rate(all.draft);
+  for (size_t i = 0; i < lookups_.size(); ++i) lookups_[i].set_prior_rate(all.lookups[i]);
+  going_on_.set_prior_rate(all.going_on);
+}
+
+Prospect DraftPlanner::ProspectOf(const DraftRequest& request, int32_t num_sequences) const {
+  Prospect prospect(request);
+  const bool may_draft = request.allow_draft && request.draft_unavailable.empty();
+  const bool may_look_up = request.allow_lookup && request.match.length > 0;
+  if (!may_draft && !may_look_up) return prospect;
   const bool bounded = IsAutomatic(request) && costs_.knows_verify();
   const double plain_step = bounded ? costs_.Verify(num_sequences) : 0.0;
   if (bounded && request.state->balance < -kLargestDebt * plain_step) return prospect;
+  const double allowed = std::max(0.0, request.state->balance) + Overdraft() * plain_step;
   const auto affordable = [&](DraftSource source, int32_t length) {
     if (!bounded) return true;
     // Everyone waits for its rows; the draft's step is one that all share.
-    const double allowed = std::max(0.0, request.state->balance) + Overdraft() * plain_step;
     const double loss =
         num_sequences * (costs_.Verify(num_sequences + length) - plain_step) +
         (source == DraftSource::kDraft ? costs_.Propose(num_sequences, length) : 0.0);
     return loss <= allowed;
   };
-  const auto survival = [&](DraftSource source) {
+  const auto survivals = [&](DraftSource source) {
     const AcceptanceEstimate& estimate = request.state->acceptance.Of(source, request.match.trust);
-    Survival result;
+    Survivals result;
     double survives = 1.0;
-    while (result.size < std::min(request.max_tokens, int32_t{kMaxDraftLength}) &&
-           affordable(source, result.size + 1)) {
-      survives *= estimate.Conditional(result.size);
-      result.probs[result.size++] = survives;
+    while (result.size() < std::min(request.max_tokens, int32_t{kMaxDraftLength}) &&
+           affordable(source, result.size() + 1)) {
+      survives *= estimate.Conditional(result.size());
+      result.Append(survives);
     }
     return result;
   };
-  if (request.allow_draft && request.draft_unavailable.empty()) {
-    prospect.draft = survival(DraftSource::kDraft);
-  }
-  if (request.allow_lookup && request.match.length > 0) {
-    prospect.lookup = survival(DraftSource::kLookup);
+  if (may_look_up) prospect.lookup = survivals(DraftSource::kLookup);
+  if (!may_draft) return prospect;
+  prospect.draft = survivals(DraftSource::kDraft);
+  double made = 1.0;
+  for (int32_t i = 0; i < kMaxDraftLength; ++i) {
+    if (BreaksOff(request)) made *= request.state->acceptance.going_on().Conditional(i);
+    prospect.made[i + 1] = prospect.made[i] + made;
   }
   return prospect;
 }
 
-DraftPlan DraftPlanner::PlanOne(const Prospect& prospect, int32_t depth, double least_survival,
-                                double* tokens) {
-  const DraftRequest& request = *prospect.request;
-  const auto length_and_gain = [&](const Survival& survival) {
-    std::pair<int32_t, double> result = {0, 0.0};
-    for (int32_t i = 0; i < survival.size; ++i) {
-      const bool chosen = i < depth && survival.probs[i] >= least_survival;
-      if (!chosen && i >= request.min_tokens) break;
-      result.second += survival.probs[i];
-      ++result.first;
-    }
-    return result;
-  };
-  const auto [lookup_length, lookup_gain] = length_and_gain(prospect.lookup);
-  const auto [draft_length, draft_gain] = length_and_gain(prospect.draft);
-  *tokens += 1.0;
-  DraftPlan plan;
-  if (lookup_length > 0 && lookup_gain >= kLookupPreference * draft_gain) {
-    plan.source = DraftSource::kLookup;
-    plan.num_draft_tokens = lookup_length;
-    plan.match_trust = request.match.trust;
-    *tokens += lookup_gain;
-  } else if (draft_length > 0) {
-    plan.source = DraftSource::kDraft;
-    plan.num_draft_tokens = draft_length;
-    *tokens += draft_gain;
-  }
-  return plan;
-}
-
-DraftPlanner::StepPlan DraftPlanner::PlanAtDepth(const std::vector<Prospect>& prospects,
-                                                 int32_t num_prefill_tokens, int32_t depth,
-                                                 double least_survival) const {
-  StepPlan step;
-  double num_rows = num_prefill_tokens;
+// `prospects`: of those among `num_sequences` that have something to draft.
+DraftPlanner::Promise DraftPlanner::PromiseOf(const std::vector<Prospect>& prospects,
+                                              const Choice& choice, int32_t num_sequences,
+                                              int32_t num_prefill_tokens) const {
+  Promise promise{.tokens = 1.0 * num_sequences};
+  double num_rows = num_sequences + num_prefill_tokens;
   int32_t num_drafting = 0;
   double longest = 0.0;
   for (const Prospect& prospect : prospects) {
-    step.plans.push_back(PlanOne(prospect, depth, least_survival, &step.tokens));
-    const DraftPlan& plan = step.plans.back();
-    num_rows += 1;
-    if (plan.source != DraftSource::kDraft) {
-      num_rows += plan.num_draft_tokens;
+    const Prospect::Draft draft = prospect.Choose(choice.depth, choice.level);
+    if (draft.source == DraftSource::kNone) continue;
+    promise.tokens += draft.gain;
+    promise.longest = std::max(promise.longest, draft.num_tokens);
+    if (draft.source == DraftSource::kLookup) {
+      num_rows += draft.num_tokens;
       continue;
     }
     // As many as are expected; the one that ends a draft early is run too.
-    const auto made = prospect.made.begin();
-    const double num_made = std::accumulate(made, made + plan.num_draft_tokens, 0.0);
+    const double num_made = prospect.made[draft.num_tokens];
     num_rows += num_made;
-    longest = std::max(longest, 1.0 + num_made - prospect.made[plan.num_draft_tokens - 1]);
+    longest = std::max(longest, 1.0 + prospect.made[draft.num_tokens - 1]);
     ++num_drafting;
     const int32_t num_missing = prospect.request->num_missing_tokens;
-    step.seconds += (std::min(num_missing, kStepTokens) +
-                     std::max(0, num_missing - kStepTokens) / kCatchUpSteps) *
-                    costs_.DraftPrefillToken();
+    promise.seconds += (std::min(num_missing, kStepTokens) +
+                        std::max(0, num_missing - kStepTokens) / kCatchUpSteps) *
+                       costs_.DraftPrefillToken();
   }
-  step.seconds +=
+  promise.seconds +=
       Between(num_rows, [&](int32_t rows) { return costs_.Verify(rows); }) +
       Between(longest, [&](int32_t tokens) { return costs_.Propose(num_drafting, tokens); });
-  return step;
+  return promise;
+}
+
+DraftPlanner::Choice DraftPlanner::BestChoice(const std::vector<Prospect>& prospects,
+                                              int32_t num_sequences, int32_t num_prefill_tokens,
+                                              double* tokens_per_second) const {
+  const auto promise_of = [&](const Choice& choice) {
+    return PromiseOf(prospects, choice, num_sequences, num_prefill_tokens);
+  };
+  Choice best;
+  const Promise plain = promise_of(best);
+  double best_rate = plain.tokens / plain.seconds;
+  const double least_rate = (num_sequences > 1 ? kLeastGainTogether : 1.0) * best_rate;
+  for (int32_t level = 0; level < static_cast<int32_t>(kLeastSurvivals.size()); ++level) {
+    for (int32_t depth = 1; depth <= kMaxDraftLength; ++depth) {
+      const Choice choice = {.depth = depth, .level = level};
+      const Promise promise = promise_of(choice);
+      const double rate = promise.tokens / promise.seconds;
+      if (rate > best_rate && rate >= least_rate) {
+        best_rate = rate;
+        best = choice;
+      }
+      if (promise.longest < depth) break;  // nor is any draft longer for a greater depth
+    }
+  }
+  *tokens_per_second = best_rate;
+  return best;
 }
 
 std::string_view DraftPlanner::BypassReason(const DraftRequest& request) const {
@@ -210,48 +208,41 @@ float DraftPlanner::MinConfidence(int32_t num_sequences, double tokens_per_secon
 
 std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> requests,
                                           int32_t num_prefill_tokens) {
+  std::vector<DraftPlan> plans(requests.size());
   if (std::none_of(requests.begin(), requests.end(), MayDraft)) {
-    std::vector<DraftPlan> plans;
-    for (const DraftRequest& request : requests) plans.push_back({.reason = BypassReason(request)});
+    for (size_t i = 0; i < plans.size(); ++i) plans[i].reason = BypassReason(requests[i]);
     return plans;
   }
   const int32_t num_sequences = static_cast<int32_t>(requests.size());
   const bool calibrating = !costs_.knows_verify() || steps_since_plain_ >= kCalibrationInterval;
   std::vector<Prospect> prospects;
+  const SourceAcceptance::Rates rates = acceptance_.rates();
   for (const DraftRequest& request : requests) {
-    request.state->acceptance.SetPriors(acceptance_);
+    request.state->acceptance.SetPriors(rates);
     if (costs_.knows_verify() && !request.state->has_account) {
       request.state->has_account = true;
       request.state->balance += StartingBalance() * costs_.Verify(num_sequences);
     }
-    const bool plain = calibrating && IsAutomatic(request);
-    prospects.push_back(plain ? Prospect{.request = &request, .draft = {}, .lookup = {}, .made = {}}
-                              : ProspectOf(request, num_sequences));
+    if (calibrating && IsAutomatic(request)) continue;
+    Prospect prospect = ProspectOf(request, num_sequences);
+    if (!prospect.IsEmpty()) prospects.push_back(prospect);
   }
-  if (!costs_.knows_verify()) {
-    std::vector<DraftPlan> plans;
-    double tokens = 0.0;
-    for (const Prospect& prospect : prospects) {
-      plans.push_back(PlanOne(prospect, kMaxDraftLength, 0.0, &tokens));
-      if (plans.back().num_draft_tokens > 0) continue;
-      plans.back().reason =
-          IsAutomatic(*prospect.request) ? bypass::kCalibrating : BypassReason(*prospect.request);
-    }
-    return plans;
+  Choice choice = {.depth = kMaxDraftLength};  // while nothing is known
+  double tokens_per_second = 0.0;
+  if (costs_.knows_verify()) {
+    choice = BestChoice(prospects, num_sequences, num_prefill_tokens, &tokens_per_second);
   }
-  StepPlan best = PlanAtDepth(prospects, num_prefill_tokens, 0, 0.0);
-  const double least_rate =
-      (num_sequences > 1 ? kLeastGainTogether : 1.0) * best.tokens / best.seconds;
-  for (int32_t depth = 1; depth <= kMaxDraftLength && !calibrating; ++depth) {
-    for (const double least_survival : {0.0, 0.1, 0.25, 0.4, 0.6, 0.8, 0.9}) {
-      StepPlan step = PlanAtDepth(prospects, num_prefill_tokens, depth, least_survival);
-      if (step.tokens < least_rate * step.seconds) continue;
-      if (step.tokens * best.seconds > best.tokens * step.seconds) best = std::move(step);
-    }
+  for (const Prospect& prospect : prospects) {
+    const DraftRequest& request = *prospect.request;
+    const Prospect::Draft draft = prospect.Choose(choice.depth, choice.level);
+    DraftPlan& plan = plans[&request - requests.data()];
+    plan.source = draft.source;
+    plan.num_draft_tokens = draft.num_tokens;
+    plan.match_trust = request.match.trust;
   }
-  const float min_confidence = MinConfidence(num_sequences, best.tokens / best.seconds);
+  const float min_confidence = MinConfidence(num_sequences, tokens_per_second);
   for (int32_t i = 0; i < num_sequences; ++i) {
-    DraftPlan& plan = best.plans[i];
+    DraftPlan& plan = plans[i];
     const DraftRequest& request = requests[i];
     if (plan.num_draft_tokens > 0) {
       if (BreaksOff(request)) plan.min_confidence = min_confidence;
@@ -261,7 +252,7 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
       plan.reason = BypassReason(request);
     }
   }
-  return std::move(best.plans);
+  return plans;
 }
 
 }  // namespace tandem

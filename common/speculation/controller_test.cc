@@ -122,8 +122,8 @@ TEST(DraftPlannerTest, ADraftThatCannotPayInThisCompanyIsNotFilled) {
       workers, [](int32_t) { return 0.7; }, 400, 16, &planner);
   planner.costs().ObserveDraftPrefill(100, 1.0);
   const SequenceDraftState fresh;
-  EXPECT_TRUE(planner.WorthCatchingUp(fresh, 50, 500, 1));
-  EXPECT_FALSE(planner.WorthCatchingUp(fresh, 50, 500, 16));
+  EXPECT_TRUE(planner.WorthCatchingUp(fresh, 50, 500, planner.PricesOf(1)));
+  EXPECT_FALSE(planner.WorthCatchingUp(fresh, 50, 500, planner.PricesOf(16)));
 }
 
 // One text whose drafts were refused shut the draft out of all that came after it: their prompts
@@ -138,7 +138,7 @@ TEST(DraftPlannerTest, OneBadTextDoesNotKeepTheDraftFromTheNext) {
     planner.Record({{&bad, {.source = DraftSource::kDraft, .num_draft_tokens = 1}, 1, 0}});
   }
   planner.costs().ObserveDraftPrefill(100, 5.0);
-  EXPECT_TRUE(planner.WorthCatchingUp(SequenceDraftState(), 50, 500, 1));
+  EXPECT_TRUE(planner.WorthCatchingUp(SequenceDraftState(), 50, 500, planner.PricesOf(1)));
 }
 
 // What the draft has not read is no cost of one step alone: more was missing with each plain step,

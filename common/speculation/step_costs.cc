@@ -85,10 +85,11 @@ void StepCosts::Line::Solve() {
 }
 
 void StepCosts::ObserveVerify(int32_t num_rows, double seconds) {
-  Average& average = verify_[RowClass(num_rows)];
+  const int32_t row_class = RowClass(num_rows);
+  measured_ |= uint64_t{1} << row_class;
+  Average& average = verify_[row_class];
   const double before = average.value;
   average.Observe(seconds);
-  knows_verify_ = true;
   if (average.num_observations <= kWarmUp) return;
   // What slows this row count down (longer contexts, a busier machine) slows the others
   // too, which may not be run for long.
@@ -109,17 +110,16 @@ void StepCosts::ObserveDraftPrefill(int32_t num_tokens, double seconds) {
 
 double StepCosts::Verify(int32_t num_rows) const {
   const int32_t row_class = RowClass(num_rows);
-  if (verify_[row_class].num_observations > 0) return verify_[row_class].value;
-  int32_t below = row_class;
-  while (below >= 0 && verify_[below].num_observations == 0) --below;
-  int32_t above = row_class;
-  while (above < kNumRowClasses && verify_[above].num_observations == 0) ++above;
-  if (below < 0) {
+  if ((measured_ >> row_class & 1) != 0) return verify_[row_class].value;
+  const uint64_t all_below = measured_ & ((uint64_t{1} << row_class) - 1);
+  const uint64_t all_above = measured_ & ~all_below;
+  const int32_t below = 63 - std::countl_zero(all_below);
+  const int32_t above = std::countr_zero(all_above);
+  if (all_below == 0) {
     return verify_[above].value * RelativeCost(num_rows) / RelativeCost(RowsOf(above));
   }
-  if (above == kNumRowClasses) {
-    int32_t lowest = 0;
-    while (verify_[lowest].num_observations == 0) ++lowest;
+  if (all_above == 0) {
+    const int32_t lowest = std::countr_zero(all_below);
     if (lowest == below) {
       return verify_[below].value * RelativeCost(num_rows) / RelativeCost(RowsOf(below));
     }
@@ -135,9 +135,7 @@ double StepCosts::Verify(int32_t num_rows) const {
 
 double StepCosts::RowSeconds(int32_t num_rows) const {
   constexpr int32_t kSpan = 8;
-  int32_t num_known = 0;
-  for (const Average& average : verify_) num_known += average.num_observations > 0 ? 1 : 0;
-  if (num_known < 2) return 0.0;
+  if (std::popcount(measured_) < 2) return 0.0;
   return std::max(0.0, (Verify(num_rows + kSpan) - Verify(num_rows)) / kSpan);
 }
 

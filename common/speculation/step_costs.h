@@ -18,7 +18,7 @@ class StepCosts {
   // Tokens that the draft only appended.
   void ObserveDraftPrefill(int32_t num_tokens, double seconds);
 
-  bool knows_verify() const { return knows_verify_; }
+  bool knows_verify() const { return measured_ != 0; }
   bool knows_propose() const { return knows_propose_; }
 
   // Requires knows_verify().
@@ -36,6 +36,7 @@ class StepCosts {
  private:
   // One row count up to 16, then eight ranges for each doubling, up to 1024.
   static constexpr int32_t kNumRowClasses = 16 + 6 * 8;
+  static_assert(kNumRowClasses == 64);  // the bits of measured_
   static constexpr int32_t kNumBatchClasses = 6;
 
   struct Average {
@@ -62,9 +63,9 @@ class StepCosts {
   static int32_t BatchClass(int32_t num_sequences);
 
   std::array<Average, kNumRowClasses> verify_;
+  uint64_t measured_ = 0;  // those of verify_ that were observed
   std::array<Line, kNumBatchClasses> propose_;
   Line draft_prefill_;
-  bool knows_verify_ = false;
   bool knows_propose_ = false;
 };
 

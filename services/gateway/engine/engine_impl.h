@@ -174,8 +174,9 @@ class Engine::Impl {
   Sequences running_;
   int64_t next_id_ = 1;
   size_t next_in_turn_ = 0;
-  size_t next_prefill_ = 0;        // who is first for prefill tokens, in turn
-  double catch_up_seconds_ = 0.0;  // saved up for the draft to read what it lacks
+  size_t next_prefill_ = 0;               // who is first for prefill tokens, in turn
+  DraftPlanner::StepPrices step_prices_;  // of the present round
+  double catch_up_seconds_ = 0.0;         // saved up for the draft to read what it lacks
   double mean_draft_length_ = 0.0;
   int64_t num_evicted_ = 0;                           // that the observer was told of
   absl::Duration plain_step_ = absl::ZeroDuration();  // as measured; zero: not yet

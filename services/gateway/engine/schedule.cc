@@ -143,6 +143,7 @@ Engine::Impl::Round Engine::Impl::Schedule() {
     round.entries.push_back(std::move(entry));
   }
   if (round.entries.empty()) return round;
+  if (draft_.facts) step_prices_ = planner_.PricesOf(std::max(1, num_running()));
   TakePrepared(&round);
   PlanDrafts(&round);
   MoveAhead(&round);

@@ -56,7 +56,7 @@ std::string_view Engine::Impl::WhyNoDraft(Sequence* sequence) {
 bool Engine::Impl::IsWorthFilling(const Sequence& sequence) const {
   return sequence.request.speculation.mode == SpeculationMode::kDraft ||
          planner_.WorthCatchingUp(sequence.draft_state, sequence.num_missing(Role::kDraft),
-                                  sequence.num_remaining(), std::max(1, num_running()));
+                                  sequence.num_remaining(), step_prices_);
 }
 
 // Appends the sequence to the propose step if it gets pages for it.
