@@ -22,18 +22,24 @@ class Spin {
   template <class Ready>
   bool Until(Ready ready) {
     if (ready()) return true;
-    if (num_late_ < kInVain) {
-      const absl::Time end = SteadyNow() + kTime;
-      do {
-        for (int32_t i = 0; i < kPausesPerLook; ++i) {
-          Pause();
-          if (!ready()) continue;
-          num_late_ = 0;
-          return true;
-        }
-      } while (SteadyNow() < end);
+    if (num_late_ < kInVain && Look(kTime, ready)) {
+      num_late_ = 0;
+      return true;
     }
     if (++num_late_ == kInVain + kWaitsLeft) num_late_ = kInVain - 1;
+    return false;
+  }
+
+  // Looks for so long at most.
+  template <class Ready>
+  static bool Look(absl::Duration time, Ready ready) {
+    const absl::Time end = SteadyNow() + time;
+    do {
+      for (int32_t i = 0; i < kPausesPerLook; ++i) {
+        Pause();
+        if (ready()) return true;
+      }
+    } while (SteadyNow() < end);
     return false;
   }
 

@@ -146,25 +146,38 @@ bool StepRing::PeerIsGone() const {
 }
 
 template <class Ready>
-absl::Status StepRing::Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& waits, Spin& spin,
-                            absl::Time deadline, Ready ready) {
-  if (spin.Until(ready)) return absl::OkStatus();
-  while (true) {
+absl::Status StepRing::Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& waits,
+                            Waiting& waiting, absl::Time deadline, Ready ready) {
+  const absl::Time start = SteadyNow();
+  const auto succeed = [&] {
+    waiting.forecast.Record(SteadyNow() - start);
+    return absl::OkStatus();
+  };
+  // Once, until it is woken or `end`; false when the wait is over.
+  const auto sleep = [&](absl::Time end) {
     const uint32_t seen = word.load(std::memory_order_seq_cst);
     waits.store(1, std::memory_order_seq_cst);
-    const bool is_ready = ready();
-    absl::Duration left = deadline - SteadyNow();
-    const bool must_end =
-        is_ready || is_closed_.load() || PeerIsGone() || left <= absl::ZeroDuration();
-    if (!must_end) FutexWait(word, seen, std::min(left, kSlice));
+    const absl::Duration left = std::min(end, deadline) - SteadyNow();
+    const bool is_over = ready() || is_closed_.load() || PeerIsGone() || SteadyNow() >= deadline;
+    if (!is_over && left > absl::ZeroDuration()) FutexWait(word, seen, std::min(left, kSlice));
     waits.store(0, std::memory_order_seq_cst);
-    if (!must_end) continue;
-    // What the peer wrote before it left still counts.
-    if (is_ready || ready()) return absl::OkStatus();
-    if (is_closed_.load()) return absl::CancelledError("the ring was closed");
-    if (PeerIsGone()) return absl::UnavailableError("the peer left the ring");
-    return absl::DeadlineExceededError("nothing happened in the ring");
+    return !is_over;
+  };
+  if (waiting.spin.Until(ready)) return succeed();
+  if (const auto forecast = waiting.forecast.Next(); forecast.has_value()) {
+    const absl::Time look_at = start + forecast->sleep;
+    while (SteadyNow() < look_at && sleep(look_at)) {
+    }
+    const absl::Duration left = deadline - SteadyNow();
+    if (ready() || Spin::Look(std::min(left, forecast->look), ready)) return succeed();
   }
+  while (sleep(absl::InfiniteFuture())) {
+  }
+  // What the peer wrote before it left still counts.
+  if (ready()) return succeed();
+  if (is_closed_.load()) return absl::CancelledError("the ring was closed");
+  if (PeerIsGone()) return absl::UnavailableError("the peer left the ring");
+  return absl::DeadlineExceededError("nothing happened in the ring");
 }
 
 absl::Status StepRing::Send(absl::Span<const uint8_t> message, absl::Duration timeout) {
@@ -193,7 +206,7 @@ absl::Status StepRing::SendFragment(absl::Span<const uint8_t> bytes, uint32_t fl
   const uint64_t head = out_head_;
   const uint64_t needed = sizeof(FragmentHeader) + Padded(bytes.size());
   uint64_t used = 0;
-  RETURN_IF_ERROR(Wait(out_->consumed_word, out_->producer_waits, out_spin_, deadline, [&] {
+  RETURN_IF_ERROR(Wait(out_->consumed_word, out_->producer_waits, out_waiting_, deadline, [&] {
     used = head - out_->tail.load(std::memory_order_seq_cst);
     return used + needed <= static_cast<uint64_t>(RingDirection::kCapacity) ||
            used > static_cast<uint64_t>(RingDirection::kCapacity);
@@ -216,7 +229,7 @@ absl::StatusOr<absl::Span<const uint8_t>> StepRing::Receive(absl::Duration timeo
   is_message_done_ = false;
   while (true) {
     uint64_t available = 0;
-    RETURN_IF_ERROR(Wait(in_->produced_word, in_->consumer_waits, in_spin_, deadline, [&] {
+    RETURN_IF_ERROR(Wait(in_->produced_word, in_->consumer_waits, in_waiting_, deadline, [&] {
       available = in_->head.load(std::memory_order_seq_cst) - in_tail_;
       return available != 0;
     }));

@@ -3,7 +3,8 @@
 // (services/target/transport_bench.cc measures both).
 //
 // Each direction has one producer and one consumer. A waiting side spins for a moment where that
-// is of use, then sleeps on a futex in slices of at most 50 ms, looking between them whether the
+// is of use, then sleeps on a futex, and spins again where the wait is about to end (WaitForecast).
+// It sleeps in slices of at most 50 ms, looking between them whether the
 // connection that brought the ring is still open: so the death of the peer is noticed
 // within 50 ms, and at once when the kernel closes it while we are about to sleep.
 #pragma once
@@ -20,6 +21,7 @@
 #include "common/ipc/fd_exchange.h"
 #include "common/ipc/shared_memory.h"
 #include "common/ipc/spin.h"
+#include "common/ipc/wait_forecast.h"
 
 namespace tandem {
 
@@ -57,10 +59,16 @@ class StepRing {
   ~StepRing();  // closes
 
  private:
+  // What the last waits of one side were like.
+  struct Waiting {
+    Spin spin;
+    WaitForecast forecast;
+  };
+
   StepRing() = default;
   // Waits until `ready` or an error; the other side changes `word` when it may be.
   template <class Ready>
-  absl::Status Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& waits, Spin& spin,
+  absl::Status Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& waits, Waiting& waiting,
                     absl::Time deadline, Ready ready);
   absl::Status SendFragment(absl::Span<const uint8_t> bytes, uint32_t flags, absl::Time deadline);
 
@@ -70,8 +78,8 @@ class StepRing {
   RingDirection* in_ = nullptr;
   uint64_t out_head_ = 0;  // our own copies: what is shared could be scribbled over
   uint64_t in_tail_ = 0;
-  Spin out_spin_;
-  Spin in_spin_;
+  Waiting out_waiting_;
+  Waiting in_waiting_;
   std::atomic<bool> is_closed_ = false;
   std::vector<uint8_t> message_;  // the last one received, or as much as came of it
   bool is_message_done_ = false;
