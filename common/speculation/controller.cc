@@ -70,6 +70,13 @@ void SourceAcceptance::SetPriors(const Rates& all) {
   going_on_.set_prior_rate(all.going_on);
 }
 
+// What `length` drafted rows of one sequence cost a step. The first rows may cost as much as many
+// (on a GPU eight at a time are added): where others may draft too, it is a share of that.
+double DraftPlanner::RowsCost(int32_t num_sequences, int32_t length) const {
+  const double alone = costs_.Verify(num_sequences + length) - costs_.Verify(num_sequences);
+  return num_sequences == 1 ? alone : std::min(alone, costs_.RowSeconds(num_sequences) * length);
+}
+
 Prospect DraftPlanner::ProspectOf(const DraftRequest& request, int32_t num_sequences) const {
   Prospect prospect(request);
   const bool may_draft = request.allow_draft && request.draft_unavailable.empty();
@@ -83,7 +90,7 @@ Prospect DraftPlanner::ProspectOf(const DraftRequest& request, int32_t num_seque
     if (!bounded) return true;
     // Everyone waits for its rows; the draft's step is one that all share.
     const double loss =
-        num_sequences * (costs_.Verify(num_sequences + length) - plain_step) +
+        num_sequences * RowsCost(num_sequences, length) +
         (source == DraftSource::kDraft ? costs_.Propose(num_sequences, length) : 0.0);
     return loss <= allowed;
   };

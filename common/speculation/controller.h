@@ -80,6 +80,7 @@ class DraftPlanner {
     int32_t longest = 0;  // draft
   };
 
+  double RowsCost(int32_t num_sequences, int32_t length) const;
   Prospect ProspectOf(const DraftRequest& request, int32_t num_sequences) const;
   Promise PromiseOf(const std::vector<Prospect>& prospects, const Choice& choice,
                     int32_t num_sequences, int32_t num_prefill_tokens) const;
