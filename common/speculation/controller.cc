@@ -184,7 +184,8 @@ std::string_view DraftPlanner::BypassReason(const DraftRequest& request) const {
   return bypass::kNotWorthIt;
 }
 
-bool DraftPlanner::TryProbe(const DraftRequest& request, int32_t num_sequences,
+// `num_rows`: of the step so far.
+bool DraftPlanner::TryProbe(const DraftRequest& request, int32_t num_sequences, int32_t num_rows,
                             DraftPlan* plan) const {
   const SequenceDraftState& state = *request.state;
   if (!IsAutomatic(request) || state.steps_until_probe > 0) return false;
@@ -192,7 +193,7 @@ bool DraftPlanner::TryProbe(const DraftRequest& request, int32_t num_sequences,
   const bool by_draft = request.allow_draft && request.draft_unavailable.empty();
   if (!by_lookup && !by_draft) return false;
   const int32_t length = std::min(kProbeTokens, request.max_tokens);
-  double cost = costs_.Verify(num_sequences + length) - costs_.Verify(num_sequences);
+  double cost = costs_.Verify(num_rows + length) - costs_.Verify(num_rows);
   if (!by_lookup) {
     cost += costs_.Propose(1, length) + request.num_missing_tokens * costs_.DraftPrefillToken();
   }
@@ -248,6 +249,8 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
     plan.match_trust = request.match.trust;
   }
   const float min_confidence = MinConfidence(num_sequences, tokens_per_second);
+  int32_t num_rows = num_sequences + num_prefill_tokens;
+  for (const DraftPlan& plan : plans) num_rows += plan.num_draft_tokens;
   for (int32_t i = 0; i < num_sequences; ++i) {
     DraftPlan& plan = plans[i];
     const DraftRequest& request = requests[i];
@@ -255,7 +258,9 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
       if (BreaksOff(request)) plan.min_confidence = min_confidence;
     } else if (calibrating && IsAutomatic(request)) {
       plan.reason = bypass::kCalibrating;
-    } else if (!TryProbe(request, num_sequences, &plan)) {
+    } else if (TryProbe(request, num_sequences, num_rows, &plan)) {
+      num_rows += plan.num_draft_tokens;
+    } else {
       plan.reason = BypassReason(request);
     }
   }

@@ -87,7 +87,8 @@ class DraftPlanner {
   Choice BestChoice(const std::vector<Prospect>& prospects, int32_t num_sequences,
                     int32_t num_prefill_tokens, double* tokens_per_second) const;
   std::string_view BypassReason(const DraftRequest& request) const;
-  bool TryProbe(const DraftRequest& request, int32_t num_sequences, DraftPlan* plan) const;
+  bool TryProbe(const DraftRequest& request, int32_t num_sequences, int32_t num_rows,
+                DraftPlan* plan) const;
   double Confidence() const;
   double StartingBalance() const;
   double Overdraft() const;

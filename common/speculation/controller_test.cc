@@ -284,6 +284,34 @@ TEST_F(SinglePlan, PrefersALookupOverTheModelWhenItMatchesLong) {
   EXPECT_EQ(Plan().source, DraftSource::kDraft);
 }
 
+// On a GPU the 65th row costs half a step: one more sequence may look, all together may not.
+TEST(DraftPlannerTest, ProbesOfOneStepDoNotCrossASizeTogether) {
+  constexpr int32_t kBatch = 60;
+  DraftPlanner planner;
+  for (int32_t i = 0; i < 20; ++i) {
+    for (const int32_t rows : {59, 60, 62, 64}) planner.costs().ObserveVerify(rows, 5.0);
+    for (const int32_t rows : {66, 72, 80, 100}) planner.costs().ObserveVerify(rows, 8.0);
+  }
+  std::vector<SequenceDraftState> states(kBatch);
+  std::vector<DraftRequest> requests;
+  for (SequenceDraftState& state : states) {
+    state.has_account = true;
+    state.balance = 100.0;
+    for (int32_t i = 0; i < 50; ++i) {
+      state.acceptance.Of(DraftSource::kLookup, MatchTrust::kShort).Record(2, 0);
+    }
+    requests.push_back({.state = &state, .allow_draft = false, .match = {.length = 2}});
+  }
+  int32_t num_rows = kBatch;
+  int32_t num_probes = 0;
+  for (const DraftPlan& plan : planner.Plan(requests, 0)) {
+    num_rows += plan.num_draft_tokens;
+    num_probes += plan.probe ? 1 : 0;
+  }
+  EXPECT_GT(num_probes, 0);
+  EXPECT_LE(num_rows, 64);
+}
+
 // Where rows are dear: half of the drafts end at once, what the others make is right.
 TEST(DraftPlannerTest, ADraftIsPricedByWhatItIsExpectedToMake) {
   DraftPlanner planner;
