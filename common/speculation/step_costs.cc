@@ -65,6 +65,8 @@ void StepCosts::Line::Observe(double num_tokens, double seconds) {
     seconds = std::clamp(seconds, 0.6 * expected, 1.6 * expected);
   } else if (num_observations == 2 && seconds < 0.5 * At(num_tokens)) {
     n = x = xx = y = xy = 0.0;  // the first was a cold start
+  } else if (num_observations > 1) {
+    seconds = std::min(seconds, 3.0 * At(num_tokens));  // and so may this one be
   }
   for (double* sum : {&n, &x, &xx, &y, &xy}) *sum *= kDecay;
   n += 1.0;
@@ -86,8 +88,11 @@ void StepCosts::Line::Solve() {
 
 void StepCosts::ObserveVerify(int32_t num_rows, double seconds) {
   const int32_t row_class = RowClass(num_rows);
-  measured_ |= uint64_t{1} << row_class;
+  const uint64_t bit = uint64_t{1} << row_class;
   Average& average = verify_[row_class];
+  if ((mixed_ & bit) != 0) average = {};
+  mixed_ &= ~bit;
+  measured_ |= bit;
   const double before = average.value;
   average.Observe(seconds);
   if (average.num_observations <= kWarmUp) return;
@@ -97,6 +102,15 @@ void StepCosts::ObserveVerify(int32_t num_rows, double seconds) {
   for (Average& other : verify_) {
     if (&other != &average) other.value *= drift;
   }
+}
+
+void StepCosts::ObserveMixed(int32_t num_rows, double seconds) {
+  const int32_t row_class = RowClass(num_rows);
+  const uint64_t bit = uint64_t{1} << row_class;
+  if ((measured_ & ~mixed_ & bit) != 0) return;
+  mixed_ |= bit;
+  measured_ |= bit;
+  verify_[row_class].Observe(seconds);
 }
 
 void StepCosts::ObservePropose(int32_t num_sequences, int32_t num_draft_tokens, double seconds) {

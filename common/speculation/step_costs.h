@@ -13,12 +13,15 @@ class StepCosts {
  public:
   // A verify step without prefill. Requires num_rows > 0 and seconds > 0.
   void ObserveVerify(int32_t num_rows, double seconds);
+  // A step of decodes and parts of prompts: tells about a row count while no verify does. Of a
+  // large batch nothing else may, and a guess that is too high or low would last.
+  void ObserveMixed(int32_t num_rows, double seconds);
   // A propose step: `num_draft_tokens` is the longest draft of it, above 0.
   void ObservePropose(int32_t num_sequences, int32_t num_draft_tokens, double seconds);
   // Tokens that the draft only appended.
   void ObserveDraftPrefill(int32_t num_tokens, double seconds);
 
-  bool knows_verify() const { return measured_ != 0; }
+  bool knows_verify() const { return (measured_ & ~mixed_) != 0; }
   bool knows_propose() const { return knows_propose_; }
 
   // Requires knows_verify().
@@ -64,6 +67,7 @@ class StepCosts {
 
   std::array<Average, kNumRowClasses> verify_;
   uint64_t measured_ = 0;  // those of verify_ that were observed
+  uint64_t mixed_ = 0;     // those of them that only steps with prompts told about
   std::array<Line, kNumBatchClasses> propose_;
   Line draft_prefill_;
   bool knows_propose_ = false;

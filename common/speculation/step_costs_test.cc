@@ -37,6 +37,14 @@ TEST(StepCostsTest, TellsWhatADraftsStepCostsFromWhatItsTokensCost) {
   EXPECT_NEAR(costs.DraftPrefill(100), 1.5, 0.15);
 }
 
+TEST(StepCostsTest, AColdStartAmongTheFirstDraftsIsSoonForgotten) {
+  StepCosts costs;
+  for (const double seconds : {20.0, 0.5, 0.5, 12.0, 0.5, 0.5}) {
+    costs.ObservePropose(8, 1, seconds);
+  }
+  EXPECT_LT(costs.Propose(8, 1), 0.9);
+}
+
 TEST(StepCostsTest, RecoversFromASlowFirstStep) {
   StepCosts costs;
   costs.ObserveVerify(1, 50.0);
@@ -66,6 +74,20 @@ TEST(StepCostsTest, TellsABatchFromTheSameBatchWithDrafts) {
     EXPECT_NEAR(costs.Verify(batch + batch / 4), batch + batch / 4, 0.05 * batch);
     EXPECT_NEAR(costs.Verify(batch + batch / 8), batch + batch / 8, 0.1 * batch);
   }
+}
+
+TEST(StepCostsTest, StepsWithPromptsTellWhatNoVerifyHasTold) {
+  StepCosts costs;
+  costs.ObserveMixed(44, 5.0);
+  EXPECT_FALSE(costs.knows_verify());
+  costs.ObserveVerify(31, 2.9);
+  costs.ObserveVerify(32, 3.0);
+  EXPECT_NEAR(costs.Verify(44), 5.0, 1e-9);
+  EXPECT_GT(costs.Verify(38), 3.7);  // 0.1 a row would be 3.6
+  costs.ObserveVerify(44, 4.0);      // a verify outweighs it
+  EXPECT_NEAR(costs.Verify(44), 4.0, 1e-9);
+  costs.ObserveMixed(44, 9.0);
+  EXPECT_NEAR(costs.Verify(44), 4.0, 1e-9);
 }
 
 TEST(StepCostsTest, AllRowCountsFollowASlowDown) {

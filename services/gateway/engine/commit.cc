@@ -38,6 +38,9 @@ void Engine::Impl::LearnCosts(const Round& round, int32_t num_rows, bool was_ove
   if (num_decode_rows == 0) {
     pacer_.ObserveAlone(round.num_prefill_tokens, seconds);
   } else if (costs.knows_verify()) {
+    if (!was_overlapped) {
+      costs.ObserveMixed(num_decode_rows + round.num_prefill_tokens, seconds);
+    }
     pacer_.ObserveMixed({.num_tokens = round.num_prefill_tokens,
                          .num_other_rows = num_decode_rows,
                          .num_prompts = round.num_prompts,
