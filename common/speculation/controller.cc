@@ -207,7 +207,7 @@ bool DraftPlanner::TryProbe(const DraftRequest& request, int32_t num_sequences, 
 
 // The draft stops where one more token costs more time than it promises tokens.
 float DraftPlanner::MinConfidence(int32_t num_sequences, double tokens_per_second) const {
-  if (!costs_.knows_propose()) return 0.0f;
+  if (!costs_.knows_verify() || !costs_.knows_propose()) return 0.0f;
   const double propose = costs_.Propose(num_sequences, 2) - costs_.Propose(num_sequences, 1);
   const double row = (costs_.Verify(num_sequences + 4) - costs_.Verify(num_sequences)) / 4.0;
   const double break_even = tokens_per_second * (propose / num_sequences + row);

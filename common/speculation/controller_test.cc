@@ -284,6 +284,17 @@ TEST_F(SinglePlan, PrefersALookupOverTheModelWhenItMatchesLong) {
   EXPECT_EQ(Plan().source, DraftSource::kDraft);
 }
 
+// A draft's step is over before the first verify is.
+TEST(DraftPlannerTest, PlansWhileOnlyTheDraftsStepIsKnown) {
+  DraftPlanner planner;
+  planner.costs().ObservePropose(1, 3, 0.1);
+  SequenceDraftState state;
+  const DraftRequest fixed = {.state = &state, .min_tokens = 3, .max_tokens = 3};
+  EXPECT_EQ(planner.Plan({fixed}, 0)[0].num_draft_tokens, 3);
+  const DraftRequest automatic = {.state = &state};
+  EXPECT_EQ(planner.Plan({automatic}, 0)[0].reason, bypass::kCalibrating);
+}
+
 // On a GPU the 65th row costs half a step: one more sequence may look, all together may not.
 TEST(DraftPlannerTest, ProbesOfOneStepDoNotCrossASizeTogether) {
   constexpr int32_t kBatch = 60;
