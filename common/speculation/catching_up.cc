@@ -32,7 +32,7 @@ bool DraftPlanner::WorthCatchingUp(const SequenceDraftState& state, int32_t num_
   const double cost = prices.num_sequences * costs_.DraftPrefill(num_tokens);
   const SourceAcceptance& known = state.has_account ? state.acceptance : acceptance_;
   const AcceptanceEstimate& estimate = known.Of(DraftSource::kDraft);
-  const double hope = kHope * Confidence() / prices.num_sequences *
+  const double hope = kHope * Confidence(DraftSource::kDraft) / prices.num_sequences *
                       (state.has_account ? estimate.PriorShare() : 1.0);
   double best_rate = 1.0 / prices.plain;
   double tokens = 1.0;
@@ -47,7 +47,7 @@ bool DraftPlanner::WorthCatchingUp(const SequenceDraftState& state, int32_t num_
   const bool pays = best_rate * prices.plain >= least_gain;
   const double saved =
       pays ? std::min(kHorizon, remaining_tokens) * (prices.plain - 1.0 / best_rate) : 0.0;
-  return saved > cost || (state.steps_until_probe <= 0 && state.balance > cost);
+  return saved > cost || (state.steps_until_probe <= 0 && state.draft_balance > cost);
 }
 
 }  // namespace tandem

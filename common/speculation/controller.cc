@@ -84,15 +84,15 @@ Prospect DraftPlanner::ProspectOf(const DraftRequest& request, int32_t num_seque
   if (!may_draft && !may_look_up) return prospect;
   const bool bounded = IsAutomatic(request) && costs_.knows_verify();
   const double plain_step = bounded ? costs_.Verify(num_sequences) : 0.0;
-  if (bounded && request.state->balance < -kLargestDebt * plain_step) return prospect;
-  const double allowed = std::max(0.0, request.state->balance) + Overdraft() * plain_step;
   const auto affordable = [&](DraftSource source, int32_t length) {
     if (!bounded) return true;
+    const double balance = request.state->balance(source);
+    if (balance < -kLargestDebt * plain_step) return false;
     // Everyone waits for its rows; the draft's step is one that all share.
     const double loss =
         num_sequences * RowsCost(num_sequences, length) +
         (source == DraftSource::kDraft ? costs_.Propose(num_sequences, length) : 0.0);
-    return loss <= allowed;
+    return loss <= std::max(0.0, balance) + Overdraft(source) * plain_step;
   };
   const auto survivals = [&](DraftSource source) {
     const AcceptanceEstimate& estimate = request.state->acceptance.Of(source, request.match.trust);
@@ -125,7 +125,7 @@ DraftPlanner::Promise DraftPlanner::PromiseOf(const std::vector<Prospect>& prosp
   int32_t num_drafting = 0;
   double longest = 0.0;
   for (const Prospect& prospect : prospects) {
-    const Prospect::Draft draft = prospect.Choose(choice.depth, choice.level);
+    const Prospect::Draft draft = prospect.Choose(choice);
     if (draft.source == DraftSource::kNone) continue;
     promise.tokens += draft.gain;
     promise.longest = std::max(promise.longest, draft.num_tokens);
@@ -149,9 +149,8 @@ DraftPlanner::Promise DraftPlanner::PromiseOf(const std::vector<Prospect>& prosp
   return promise;
 }
 
-DraftPlanner::Choice DraftPlanner::BestChoice(const std::vector<Prospect>& prospects,
-                                              int32_t num_sequences, int32_t num_prefill_tokens,
-                                              double* tokens_per_second) const {
+Choice DraftPlanner::BestChoice(const std::vector<Prospect>& prospects, int32_t num_sequences,
+                                int32_t num_prefill_tokens, double* tokens_per_second) const {
   const auto promise_of = [&](const Choice& choice) {
     return PromiseOf(prospects, choice, num_sequences, num_prefill_tokens);
   };
@@ -159,9 +158,9 @@ DraftPlanner::Choice DraftPlanner::BestChoice(const std::vector<Prospect>& prosp
   const Promise plain = promise_of(best);
   double best_rate = plain.tokens / plain.seconds;
   const double least_rate = (num_sequences > 1 ? kLeastGainTogether : 1.0) * best_rate;
-  for (int32_t level = 0; level < static_cast<int32_t>(kLeastSurvivals.size()); ++level) {
+  const auto look_at_lengths = [&](int32_t level, bool asks_draft) {
     for (int32_t depth = 1; depth <= kMaxDraftLength; ++depth) {
-      const Choice choice = {.depth = depth, .level = level};
+      const Choice choice = {.depth = depth, .level = level, .asks_draft = asks_draft};
       const Promise promise = promise_of(choice);
       const double rate = promise.tokens / promise.seconds;
       if (rate > best_rate && rate >= least_rate) {
@@ -170,6 +169,10 @@ DraftPlanner::Choice DraftPlanner::BestChoice(const std::vector<Prospect>& prosp
       }
       if (promise.longest < depth) break;  // nor is any draft longer for a greater depth
     }
+  };
+  for (int32_t level = 0; level < static_cast<int32_t>(kLeastSurvivals.size()); ++level) {
+    look_at_lengths(level, /*asks_draft=*/false);
+    look_at_lengths(level, /*asks_draft=*/true);
   }
   *tokens_per_second = best_rate;
   return best;
@@ -187,7 +190,7 @@ std::string_view DraftPlanner::BypassReason(const DraftRequest& request) const {
 // `num_rows`: of the step so far.
 bool DraftPlanner::TryProbe(const DraftRequest& request, int32_t num_sequences, int32_t num_rows,
                             DraftPlan* plan) const {
-  const SequenceDraftState& state = *request.state;
+  SequenceDraftState& state = *request.state;
   if (!IsAutomatic(request) || state.steps_until_probe > 0) return false;
   const bool by_lookup = request.allow_lookup && request.match.length > 0;
   const bool by_draft = request.allow_draft && request.draft_unavailable.empty();
@@ -197,8 +200,9 @@ bool DraftPlanner::TryProbe(const DraftRequest& request, int32_t num_sequences, 
   if (!by_lookup) {
     cost += costs_.Propose(1, length) + request.num_missing_tokens * costs_.DraftPrefillToken();
   }
-  if (num_sequences * cost > state.balance) return false;
-  plan->source = by_lookup ? DraftSource::kLookup : DraftSource::kDraft;
+  const DraftSource source = by_lookup ? DraftSource::kLookup : DraftSource::kDraft;
+  if (num_sequences * cost > state.balance(source)) return false;
+  plan->source = source;
   plan->match_trust = request.match.trust;
   plan->num_draft_tokens = length;
   plan->probe = true;
@@ -229,7 +233,9 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
     request.state->acceptance.SetPriors(rates);
     if (costs_.knows_verify() && !request.state->has_account) {
       request.state->has_account = true;
-      request.state->balance += StartingBalance() * costs_.Verify(num_sequences);
+      for (const DraftSource source : {DraftSource::kDraft, DraftSource::kLookup}) {
+        request.state->balance(source) += StartingBalance(source) * costs_.Verify(num_sequences);
+      }
     }
     if (calibrating && IsAutomatic(request)) continue;
     Prospect prospect = ProspectOf(request, num_sequences);
@@ -242,7 +248,7 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
   }
   for (const Prospect& prospect : prospects) {
     const DraftRequest& request = *prospect.request;
-    const Prospect::Draft draft = prospect.Choose(choice.depth, choice.level);
+    const Prospect::Draft draft = prospect.Choose(choice);
     DraftPlan& plan = plans[&request - requests.data()];
     plan.source = draft.source;
     plan.num_draft_tokens = draft.num_tokens;

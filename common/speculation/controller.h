@@ -68,11 +68,6 @@ class DraftPlanner {
   // of many plans the best looks better than it is, and they gain or lose little.
   static constexpr double kLeastGainTogether = 1.03;
 
-  // Which of all plans: drafts of at most `depth` tokens, each likely enough to survive.
-  struct Choice {
-    int32_t depth = 0;
-    int32_t level = 0;  // of kLeastSurvivals
-  };
   // What a choice promises for the step.
   struct Promise {
     double tokens = 0.0;
@@ -89,16 +84,23 @@ class DraftPlanner {
   std::string_view BypassReason(const DraftRequest& request) const;
   bool TryProbe(const DraftRequest& request, int32_t num_sequences, int32_t num_rows,
                 DraftPlan* plan) const;
-  double Confidence() const;
-  double StartingBalance() const;
-  double Overdraft() const;
+  double house(DraftSource source) const {
+    return source == DraftSource::kLookup ? lookup_house_ : draft_house_;
+  }
+  double& house(DraftSource source) {
+    return source == DraftSource::kLookup ? lookup_house_ : draft_house_;
+  }
+  double Confidence(DraftSource source) const;
+  double StartingBalance(DraftSource source) const;
+  double Overdraft(DraftSource source) const;
   float MinConfidence(int32_t num_sequences, double tokens_per_second) const;
 
   StepCosts costs_;
   // Of all sequences: what one text was like shall not decide for all that come.
   SourceAcceptance acceptance_{/*memory=*/200.0};
   int32_t steps_since_plain_ = 0;
-  double house_;  // see kHouseStart
+  double draft_house_;  // see kHouseStart
+  double lookup_house_;
 };
 
 }  // namespace tandem

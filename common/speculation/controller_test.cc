@@ -284,6 +284,41 @@ TEST_F(SinglePlan, PrefersALookupOverTheModelWhenItMatchesLong) {
   EXPECT_EQ(Plan().source, DraftSource::kDraft);
 }
 
+// Each sequence's draft promises more than its match, but all wait for the draft's step.
+TEST(DraftPlannerTest, ABatchMayBeBestServedByItsLookupsAlone) {
+  constexpr int32_t kBatch = 8;
+  DraftPlanner planner;
+  for (int32_t rows = 1; rows <= 32; ++rows) {
+    planner.costs().ObserveVerify(rows, rows <= 8 ? 1.0 : 1.1);
+  }
+  planner.costs().ObservePropose(kBatch, 1, 0.9);
+  std::vector<SequenceDraftState> states(kBatch);
+  std::vector<DraftRequest> requests;
+  for (SequenceDraftState& state : states) {
+    for (int32_t i = 0; i < 50; ++i) {
+      state.acceptance.Of(DraftSource::kDraft).Record(4, 2);
+      state.acceptance.Of(DraftSource::kLookup, MatchTrust::kShort).Record(1, i % 2);
+    }
+    requests.push_back({.state = &state, .match = {.length = 2, .trust = MatchTrust::kShort}});
+  }
+  for (const DraftPlan& plan : planner.Plan(requests, 0)) {
+    EXPECT_EQ(plan.source, DraftSource::kLookup);
+    EXPECT_FALSE(plan.probe);
+  }
+}
+
+TEST(DraftPlannerTest, WhatTheDraftsStepsCostDoesNotEndLookups) {
+  DraftPlanner planner;
+  for (int32_t rows = 1; rows <= 8; ++rows) planner.costs().ObserveVerify(rows, 1.0);
+  SequenceDraftState state;
+  const DraftRequest request = {.state = &state,
+                                .match = {.length = 12, .trust = MatchTrust::kLong}};
+  planner.Plan({request}, 0);
+  planner.RecordDraftTime({{{.state = &state, .num_tokens = 1}}}, 1, 1000.0);
+  EXPECT_LT(state.draft_balance, -100.0);
+  EXPECT_EQ(planner.Plan({request}, 0)[0].source, DraftSource::kLookup);
+}
+
 // A draft's step is over before the first verify is.
 TEST(DraftPlannerTest, PlansWhileOnlyTheDraftsStepIsKnown) {
   DraftPlanner planner;
@@ -307,7 +342,7 @@ TEST(DraftPlannerTest, ProbesOfOneStepDoNotCrossASizeTogether) {
   std::vector<DraftRequest> requests;
   for (SequenceDraftState& state : states) {
     state.has_account = true;
-    state.balance = 100.0;
+    state.lookup_balance = 100.0;
     for (int32_t i = 0; i < 50; ++i) {
       state.acceptance.Of(DraftSource::kLookup, MatchTrust::kShort).Record(2, 0);
     }
@@ -371,7 +406,7 @@ TEST_F(SinglePlan, WhereNothingMayBeDraftedNothingIsWeighed) {
 TEST_F(SinglePlan, AFixedLengthIsKeptWhateverItCosts) {
   request_.min_tokens = request_.max_tokens = 7;
   for (int32_t i = 0; i < 50; ++i) state_.acceptance.Of(DraftSource::kDraft).Record(7, 0);
-  state_.balance = -100.0;
+  state_.draft_balance = -100.0;
   state_.has_account = true;
   EXPECT_EQ(Plan().num_draft_tokens, 7);
 }

@@ -66,8 +66,13 @@ struct SequenceDraftState {
   SourceAcceptance acceptance;
   // Seconds won by drafting less those lost, and an income of a small share of the time
   // spent: drafts that may not pay are made only while it is positive. So the loss of a
-  // whole request is bounded by that share, whatever the acceptance.
-  double balance = 0.0;
+  // whole request is bounded by that share, whatever the acceptance. Each source has its own:
+  // what the draft model's steps cost shall not end lookups, nor these pay for them.
+  double draft_balance = 0.0;
+  double lookup_balance = 0.0;
+  double& balance(DraftSource source) {
+    return source == DraftSource::kLookup ? lookup_balance : draft_balance;
+  }
   bool has_account = false;
   int32_t steps_until_probe = 0;
   int32_t probe_interval = 0;

@@ -22,9 +22,11 @@ int32_t Survivals::LengthAt(int32_t depth, int32_t level, int32_t least) const {
   return std::max(std::min(depth, lengths_[level]), std::min(least, size_));
 }
 
-Prospect::Draft Prospect::Choose(int32_t depth, int32_t level) const {
-  const int32_t lookup_length = lookup.LengthAt(depth, level, request->min_tokens);
-  const int32_t draft_length = draft.LengthAt(depth, level, request->min_tokens);
+Prospect::Draft Prospect::Choose(const Choice& choice) const {
+  const int32_t least = request->min_tokens;
+  const int32_t lookup_length = lookup.LengthAt(choice.depth, choice.level, least);
+  const int32_t draft_length =
+      draft.LengthAt(choice.asks_draft ? choice.depth : 0, choice.level, least);
   const double lookup_gain = lookup.Gain(lookup_length);
   const double draft_gain = draft.Gain(draft_length);
   if (lookup_length > 0 && lookup_gain >= kLookupPreference * draft_gain) {

@@ -11,6 +11,13 @@ namespace tandem {
 // A plan leaves out tokens that survive with a smaller probability than one of these.
 inline constexpr std::array<double, 7> kLeastSurvivals = {0.0, 0.1, 0.25, 0.4, 0.6, 0.8, 0.9};
 
+// Which of all plans of a step: drafts of at most `depth` tokens, each likely enough to survive.
+struct Choice {
+  int32_t depth = 0;
+  int32_t level = 0;  // of kLeastSurvivals
+  bool asks_draft = true;
+};
+
 // The tokens that one source may draft: each survives where those before it do, so ever less often.
 class Survivals {
  public:
@@ -42,8 +49,8 @@ struct Prospect {
 
   bool IsEmpty() const { return draft.size() == 0 && lookup.size() == 0; }
   // The better source for this choice of lengths. Looked-up drafts, which are free, come before the
-  // draft model's where they promise about as much.
-  Draft Choose(int32_t depth, int32_t level) const;
+  // draft model's where they promise about as much, and where the step asks no draft model.
+  Draft Choose(const Choice& choice) const;
 
   const DraftRequest* request;
   Survivals draft;
