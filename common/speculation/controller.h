@@ -15,7 +15,8 @@ namespace tandem {
 
 // Chooses the lengths of all sequences of a step together, for the most expected tokens in
 // a second: sum of (1 + sum of survival probabilities) over propose + verify time. Looked-up
-// drafts, which are free, come before the draft model's where they promise about as much.
+// drafts, which are free, come before the draft model's where they promise about as much, and where
+// the step does best without asking the draft model.
 // Not thread-safe.
 class DraftPlanner {
  public:
