@@ -8,7 +8,7 @@ namespace {
 
 // A request may lose this share of its time by the drafts of a source, plus the start: what the
 // first drafts may cost, in plain steps, before anything is known of this text.
-constexpr double kIncome = 0.018;
+constexpr double kIncome = 0.012;
 constexpr double kStartingBalance = 1.2;
 // What all sequences won and lost, in plain steps, decides what a new one may begin with:
 // short answers would otherwise each pay for learning the same.
