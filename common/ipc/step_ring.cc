@@ -150,7 +150,7 @@ absl::Status StepRing::Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& 
                             Waiting& waiting, absl::Time deadline, Ready ready) {
   const absl::Time start = SteadyNow();
   const auto succeed = [&] {
-    waiting.forecast.Record(SteadyNow() - start);
+    if (waiting.forecast.has_value()) waiting.forecast->Record(SteadyNow() - start);
     return absl::OkStatus();
   };
   // Once, until it is woken or `end`; false when the wait is over.
@@ -164,7 +164,8 @@ absl::Status StepRing::Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& 
     return !is_over;
   };
   if (waiting.spin.Until(ready)) return succeed();
-  if (const auto forecast = waiting.forecast.Next(); forecast.has_value()) {
+  const auto forecast = waiting.forecast.has_value() ? waiting.forecast->Next() : std::nullopt;
+  if (forecast.has_value()) {
     const absl::Time look_at = start + forecast->sleep;
     while (SteadyNow() < look_at && sleep(look_at)) {
     }

@@ -3,7 +3,7 @@
 // (services/target/transport_bench.cc measures both).
 //
 // Each direction has one producer and one consumer. A waiting side spins for a moment where that
-// is of use, then sleeps on a futex, and spins again where the wait is about to end (WaitForecast).
+// is of use, then sleeps on a futex, and spins again where a wait is about to end (ForecastWaits).
 // It sleeps in slices of at most 50 ms, looking between them whether the
 // connection that brought the ring is still open: so the death of the peer is noticed
 // within 50 ms, and at once when the kernel closes it while we are about to sleep.
@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,12 @@ class StepRing {
   // UNAVAILABLE, CANCELLED as above; DATA_LOSS when the ring's numbers make no sense.
   absl::StatusOr<absl::Span<const uint8_t>> Receive(absl::Duration timeout);
 
+  // From the next Receive on waits are forecast: for a peer whose work is not done by the cores of
+  // this machine. Not beside Receive.
+  void ForecastWaits(const WaitForecast& forecast = WaitForecast()) {
+    in_waiting_.forecast = forecast;
+  }
+
   // Makes both calls return CANCELLED on this end, UNAVAILABLE on the other.
   void Close();
 
@@ -62,7 +69,7 @@ class StepRing {
   // What the last waits of one side were like.
   struct Waiting {
     Spin spin;
-    WaitForecast forecast;
+    std::optional<WaitForecast> forecast;
   };
 
   StepRing() = default;

@@ -1,5 +1,6 @@
 #include "common/ipc/step_ring.h"
 
+#include <chrono>
 #include <cstring>
 #include <random>
 #include <thread>
@@ -68,6 +69,46 @@ TEST(StepRingTest, RequestAndResponseUnderStressBetweenThreads) {
   CallEcho(*pair.client, 1000);
   pair.client->Close();
   server.join();
+}
+
+// As if there were cores enough.
+void Forecast(RingPair& pair) {
+  pair.server->ForecastWaits(WaitForecast(WaitForecast::kLeastCores));
+  pair.client->ForecastWaits(WaitForecast(WaitForecast::kLeastCores));
+}
+
+TEST(StepRingTest, WithWaitsForecastMessagesArriveEarlyLateAndInTime) {
+  RingPair pair = MakePair();
+  Forecast(pair);
+  std::thread server([&] {
+    std::mt19937 random(1);
+    for (uint32_t i = 0; i < 200; ++i) {
+      const auto message = pair.server->Receive(kLong);
+      ASSERT_TRUE(message.ok()) << message.status();
+      // Mostly alike, so that waits are forecast; some much shorter and longer.
+      const int32_t kind = static_cast<int32_t>(random() % 10);
+      if (kind > 0) {
+        std::this_thread::sleep_for(std::chrono::microseconds(kind == 1 ? 5000 : 700));
+      }
+      ASSERT_TRUE(pair.server->Send(MessageAt(i + 1), kLong).ok());
+    }
+  });
+  CallEcho(*pair.client, 200);
+  server.join();
+}
+
+TEST(StepRingTest, WithWaitsForecastTheyEndAtTheDeadlineAndWhenThePeerLeaves) {
+  RingPair pair = MakePair();
+  Forecast(pair);
+  for (int i = 0; i < 20; ++i) {  // waits of nothing: the next is forecast to be as short
+    ASSERT_TRUE(pair.server->Send(Bytes("x"), kLong).ok());
+    ASSERT_TRUE(pair.client->Receive(kLong).ok());
+  }
+  EXPECT_EQ(pair.client->Receive(absl::Milliseconds(1)).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  std::thread leaving([&] { pair.server->Close(); });
+  EXPECT_EQ(pair.client->Receive(kLong).status().code(), absl::StatusCode::kUnavailable);
+  leaving.join();
 }
 
 // One side only sends, so that the ring runs full and wraps in every way.

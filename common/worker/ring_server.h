@@ -17,9 +17,11 @@ namespace tandem::worker {
 class RingServer {
  public:
   using Serve = std::function<void(std::unique_ptr<StepRing>)>;
+  // `is_on_cpu`: the model computes on this machine's cores, so nobody looks for long (StepRing).
   // Errors as FdListener::Listen.
   static absl::StatusOr<std::unique_ptr<RingServer>> Start(const std::string& path,
-                                                           int64_t allowed_uid, Serve serve);
+                                                           int64_t allowed_uid, Serve serve,
+                                                           bool is_on_cpu = true);
   ~RingServer();
 
  private:
@@ -28,6 +30,7 @@ class RingServer {
 
   std::unique_ptr<StepRingListener> listener_;
   Serve serve_;
+  bool is_on_cpu_ = true;
   std::atomic<bool> is_serving_ = false;
   std::thread session_;
   std::thread accept_;

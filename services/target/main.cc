@@ -25,7 +25,8 @@ int RunTarget(const worker::WorkerOptions& options) {
   if (options.use_ring) {
     auto started = worker::RingServer::Start(
         options.ring_socket_path(), options.allowed_uid,
-        [&service](std::unique_ptr<StepRing> ring) { service.ServeRing(std::move(ring)); });
+        [&service](std::unique_ptr<StepRing> ring) { service.ServeRing(std::move(ring)); },
+        /*is_on_cpu=*/options.cuda_device < 0);
     if (!started.ok()) return worker::PrintError(worker::kExitSocket, started.status());
     ring_server = *std::move(started);
   }

@@ -170,12 +170,12 @@ class RemoteWorkerLink final : public WorkerLink<typename Protocol::StepResult> 
     if (options_.use_ring && !path.empty() && num_ring_failures_ < kMaxRingFailures) {
       absl::StatusOr<std::unique_ptr<StepRing>> ring = ConnectStepRing(path, options_.call_timeout);
       if (ring.ok()) {
+        if (session->description.device != kHostDevice) (*ring)->ForecastWaits();
         session->channel = std::make_unique<RingStepChannel<Request, Response>>(*std::move(ring));
         session->is_ring = true;
         return absl::OkStatus();
       }
-      ++num_ring_failures_;
-      if (num_ring_failures_ < kMaxRingFailures) return ring.status();
+      if (++num_ring_failures_ < kMaxRingFailures) return ring.status();
       observer_->OnRingFailed(Protocol::kRole, ring.status());
     }
     session->channel = std::make_unique<GrpcStepChannel<Request, Response>>(
