@@ -47,7 +47,7 @@ bool DraftPlanner::WorthCatchingUp(const SequenceDraftState& state, int32_t num_
   const bool pays = best_rate * prices.plain >= least_gain;
   const double saved =
       pays ? std::min(kHorizon, remaining_tokens) * (prices.plain - 1.0 / best_rate) : 0.0;
-  return saved > cost || (state.steps_until_probe <= 0 && state.draft_balance > cost);
+  return saved > cost || (state.steps_until_probe <= 0 && state.balance.draft > cost);
 }
 
 }  // namespace tandem

@@ -58,7 +58,7 @@ Prospect DraftPlanner::ProspectOf(const DraftRequest& request, int32_t num_seque
   const double plain_step = bounded ? costs_.Verify(num_sequences) : 0.0;
   const auto affordable = [&](DraftSource source, int32_t length) {
     if (!bounded) return true;
-    const double balance = request.state->balance(source);
+    const double balance = request.state->balance[source];
     if (balance < -kLargestDebt * plain_step) return false;
     // Everyone waits for its rows; the draft's step is one that all share.
     const double loss =
@@ -162,7 +162,7 @@ std::string_view DraftPlanner::BypassReason(const DraftRequest& request) const {
 // `num_rows`: of the step so far.
 bool DraftPlanner::TryProbe(const DraftRequest& request, int32_t num_sequences, int32_t num_rows,
                             DraftPlan* plan) const {
-  SequenceDraftState& state = *request.state;
+  const SequenceDraftState& state = *request.state;
   if (!IsAutomatic(request) || state.steps_until_probe > 0) return false;
   const bool by_lookup = request.allow_lookup && request.match.length > 0;
   const bool by_draft = request.allow_draft && request.draft_unavailable.empty();
@@ -173,7 +173,7 @@ bool DraftPlanner::TryProbe(const DraftRequest& request, int32_t num_sequences, 
     cost += costs_.Propose(1, length) + request.num_missing_tokens * costs_.DraftPrefillToken();
   }
   const DraftSource source = by_lookup ? DraftSource::kLookup : DraftSource::kDraft;
-  if (num_sequences * cost > state.balance(source)) return false;
+  if (num_sequences * cost > state.balance[source]) return false;
   plan->source = source;
   plan->match_trust = request.match.trust;
   plan->num_draft_tokens = length;
@@ -205,8 +205,8 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
     request.state->acceptance.SetPriors(rates);
     if (costs_.knows_verify() && !request.state->has_account) {
       request.state->has_account = true;
-      for (const DraftSource source : {DraftSource::kDraft, DraftSource::kLookup}) {
-        request.state->balance(source) += StartingBalance(source) * costs_.Verify(num_sequences);
+      for (const DraftSource source : kDraftSources) {
+        request.state->balance[source] += StartingBalance(source) * costs_.Verify(num_sequences);
       }
     }
     if (calibrating && IsAutomatic(request)) continue;

@@ -85,12 +85,6 @@ class DraftPlanner {
   std::string_view BypassReason(const DraftRequest& request) const;
   bool TryProbe(const DraftRequest& request, int32_t num_sequences, int32_t num_rows,
                 DraftPlan* plan) const;
-  double house(DraftSource source) const {
-    return source == DraftSource::kLookup ? lookup_house_ : draft_house_;
-  }
-  double& house(DraftSource source) {
-    return source == DraftSource::kLookup ? lookup_house_ : draft_house_;
-  }
   double Confidence(DraftSource source) const;
   double StartingBalance(DraftSource source) const;
   double Overdraft(DraftSource source) const;
@@ -100,8 +94,7 @@ class DraftPlanner {
   // Of all sequences: what one text was like shall not decide for all that come.
   SourceAcceptance acceptance_{/*memory=*/200.0};
   int32_t steps_since_plain_ = 0;
-  double draft_house_;  // see kHouseStart
-  double lookup_house_;
+  PerSource house_;  // see kHouseStart
 };
 
 }  // namespace tandem

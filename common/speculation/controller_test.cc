@@ -315,7 +315,7 @@ TEST(DraftPlannerTest, WhatTheDraftsStepsCostDoesNotEndLookups) {
                                 .match = {.length = 12, .trust = MatchTrust::kLong}};
   planner.Plan({request}, 0);
   planner.RecordDraftTime({{{.state = &state, .num_tokens = 1}}}, 1, 1000.0);
-  EXPECT_LT(state.draft_balance, -100.0);
+  EXPECT_LT(state.balance.draft, -100.0);
   EXPECT_EQ(planner.Plan({request}, 0)[0].source, DraftSource::kLookup);
 }
 
@@ -342,7 +342,7 @@ TEST(DraftPlannerTest, ProbesOfOneStepDoNotCrossASizeTogether) {
   std::vector<DraftRequest> requests;
   for (SequenceDraftState& state : states) {
     state.has_account = true;
-    state.lookup_balance = 100.0;
+    state.balance.lookup = 100.0;
     for (int32_t i = 0; i < 50; ++i) {
       state.acceptance.Of(DraftSource::kLookup, MatchTrust::kShort).Record(2, 0);
     }
@@ -406,7 +406,7 @@ TEST_F(SinglePlan, WhereNothingMayBeDraftedNothingIsWeighed) {
 TEST_F(SinglePlan, AFixedLengthIsKeptWhateverItCosts) {
   request_.min_tokens = request_.max_tokens = 7;
   for (int32_t i = 0; i < 50; ++i) state_.acceptance.Of(DraftSource::kDraft).Record(7, 0);
-  state_.draft_balance = -100.0;
+  state_.balance.draft = -100.0;
   state_.has_account = true;
   EXPECT_EQ(Plan().num_draft_tokens, 7);
 }

@@ -28,7 +28,7 @@ constexpr double kProbeFade = 0.6;
 
 }  // namespace
 
-DraftPlanner::DraftPlanner() : draft_house_(kHouseStart), lookup_house_(kHouseStart) {}
+DraftPlanner::DraftPlanner() : house_{.draft = kHouseStart, .lookup = kHouseStart} {}
 
 void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
   if (outcomes.empty()) return;
@@ -43,17 +43,15 @@ void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
   if (!costs_.knows_verify()) return;
   const double plain_step = costs_.Verify(num_sequences);
   const double excess = std::max(0.0, costs_.Verify(num_sequences + num_draft_rows) - plain_step);
-  draft_house_ += kHouseIncome;
-  lookup_house_ += kHouseIncome;
+  for (const DraftSource source : kDraftSources) house_[source] += kHouseIncome;
   for (const Outcome& outcome : outcomes) {
     SequenceDraftState& state = *outcome.state;
-    state.draft_balance += kIncome * plain_step;
-    state.lookup_balance += kIncome * plain_step;
+    for (const DraftSource source : kDraftSources) state.balance[source] += kIncome * plain_step;
     if (outcome.plan.num_draft_tokens > 0) {
       const double share = 1.0 * outcome.plan.num_draft_tokens / num_planned;
       const double won = outcome.num_accepted * plain_step - num_sequences * excess * share;
-      state.balance(outcome.plan.source) += won;
-      house(outcome.plan.source) += won / plain_step / num_sequences;
+      state.balance[outcome.plan.source] += won;
+      house_[outcome.plan.source] += won / plain_step / num_sequences;
       AcceptanceEstimate& own = state.acceptance.Of(outcome.plan.source, outcome.plan.match_trust);
       if (outcome.plan.probe) own.Fade(kProbeFade);
       // A draft that was broken off, for want of confidence, gained as little as one that was
@@ -75,17 +73,18 @@ void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
     } else if (state.steps_until_probe > 0) {
       --state.steps_until_probe;
     }
-    for (double* balance : {&state.draft_balance, &state.lookup_balance}) {
-      *balance = std::min(*balance, kLargestBalance * plain_step);
+    for (const DraftSource source : kDraftSources) {
+      state.balance[source] = std::min(state.balance[source], kLargestBalance * plain_step);
     }
   }
-  draft_house_ = std::min(draft_house_, kLargestHouse);
-  lookup_house_ = std::min(lookup_house_, kLargestHouse);
+  for (const DraftSource source : kDraftSources) {
+    house_[source] = std::min(house_[source], kLargestHouse);
+  }
 }
 
 // That drafting pays on the whole: 0 to 1.
 double DraftPlanner::Confidence(DraftSource source) const {
-  return std::clamp(house(source) / kHouseStart, 0.0, 1.0);
+  return std::clamp(house_[source] / kHouseStart, 0.0, 1.0);
 }
 
 // In plain steps.
@@ -103,10 +102,10 @@ void DraftPlanner::RecordDraftTime(absl::Span<const DraftWork> work, int32_t num
   for (const DraftWork& one : work) num_tokens += one.num_tokens;
   for (const DraftWork& one : work) {
     const double share = 1.0 * one.num_tokens / num_tokens;
-    one.state->draft_balance -= std::max(1, num_sequences) * seconds * share;
+    one.state->balance.draft -= std::max(1, num_sequences) * seconds * share;
   }
   if (costs_.knows_verify() && num_tokens > 0) {
-    draft_house_ -= seconds / costs_.Verify(std::max(1, num_sequences));
+    house_.draft -= seconds / costs_.Verify(std::max(1, num_sequences));
   }
 }
 

@@ -11,6 +11,17 @@
 namespace tandem {
 
 enum class DraftSource : int8_t { kNone, kDraft, kLookup };
+inline constexpr DraftSource kDraftSources[] = {DraftSource::kDraft, DraftSource::kLookup};
+
+// A number for each source, of any but kNone.
+struct PerSource {
+  double draft = 0.0;
+  double lookup = 0.0;
+  double& operator[](DraftSource source) { return source == DraftSource::kLookup ? lookup : draft; }
+  double operator[](DraftSource source) const {
+    return source == DraftSource::kLookup ? lookup : draft;
+  }
+};
 
 // Why a sequence ran without a draft: the values of a metric's label, never others.
 namespace bypass {
@@ -68,11 +79,7 @@ struct SequenceDraftState {
   // spent: drafts that may not pay are made only while it is positive. So the loss of a
   // whole request is bounded by that share, whatever the acceptance. Each source has its own:
   // what the draft model's steps cost shall not end lookups, nor these pay for them.
-  double draft_balance = 0.0;
-  double lookup_balance = 0.0;
-  double& balance(DraftSource source) {
-    return source == DraftSource::kLookup ? lookup_balance : draft_balance;
-  }
+  PerSource balance;
   bool has_account = false;
   int32_t steps_until_probe = 0;
   int32_t probe_interval = 0;
