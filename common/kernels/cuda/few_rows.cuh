@@ -168,7 +168,7 @@ __device__ __forceinline__ void SumSlice(const MatmulInput& in, const SplitCodeb
 // finishes a lane's part.
 template <class S, class End>
 struct EndAhead {
-  static constexpr int kRowsAtOnce = (S::kGroups < 4 ? S::kGroups : 2) * 8;  // that lie ready
+  static constexpr int kRowsAtOnce = (S::kGroups < 2 ? S::kGroups : 2) * 8;  // that lie ready
   static constexpr int kWarpRows = End::kRowsPerWarp * S::kWarps;            // all warps together
   static constexpr int kTurns = (S::kRows + kWarpRows - 1) / kWarpRows;
   static constexpr int kTurnsAtOnce = (kRowsAtOnce + kWarpRows - 1) / kWarpRows;
