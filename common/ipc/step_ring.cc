@@ -157,9 +157,11 @@ absl::Status StepRing::Wait(std::atomic<uint32_t>& word, std::atomic<uint32_t>& 
   const auto sleep = [&](absl::Time end) {
     const uint32_t seen = word.load(std::memory_order_seq_cst);
     waits.store(1, std::memory_order_seq_cst);
-    const absl::Duration left = std::min(end, deadline) - SteadyNow();
-    const bool is_over = ready() || is_closed_.load() || PeerIsGone() || SteadyNow() >= deadline;
-    if (!is_over && left > absl::ZeroDuration()) FutexWait(word, seen, std::min(left, kSlice));
+    const absl::Time now = SteadyNow();
+    const bool is_over = ready() || is_closed_.load() || PeerIsGone() || now >= deadline;
+    if (!is_over && now < end) {
+      FutexWait(word, seen, std::min({end - now, deadline - now, kSlice}));
+    }
     waits.store(0, std::memory_order_seq_cst);
     return !is_over;
   };
