@@ -100,8 +100,7 @@ int Run(int argc, const char* const* argv) {
   bool is_quick = false;
   int32_t context = -1;
   app.add_option("--shape", shape, "8b, 1b, 500m or 300m");
-  app.add_option("--weights", format, "all matrices")
-      ->check(CLI::IsMember({"nf4", "q4_0", "q4_1", "q8_0"}));
+  app.add_option("--weights", format, "all matrices")->check(CLI::IsMember(kFormats));
   app.add_flag("--quick", is_quick, "fewer contexts, 4-bit KV only");
   app.add_option("--context", context, "only steps of 1 and 8 rows there, for a profiler");
   CLI11_PARSE(app, argc, argv);
