@@ -43,8 +43,7 @@ bool DraftPlanner::WorthCatchingUp(const SequenceDraftState& state, int32_t num_
     best_rate = std::max(best_rate, tokens / prices.drafting[length]);
   }
   // As a plan will have to.
-  const double least_gain = prices.num_sequences > 1 ? kLeastGainTogether : 1.0;
-  const bool pays = best_rate * prices.plain >= least_gain;
+  const bool pays = best_rate * prices.plain >= LeastGain(prices.num_sequences);
   const double saved =
       pays ? std::min(kHorizon, remaining_tokens) * (prices.plain - 1.0 / best_rate) : 0.0;
   return saved > cost || (state.steps_until_probe <= 0 && state.balance.draft > cost);

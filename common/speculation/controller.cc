@@ -36,6 +36,13 @@ bool IsAutomatic(const DraftRequest& request) {
 // Whether its drafts end where the draft model lacks confidence.
 bool BreaksOff(const DraftRequest& request) { return request.greedy && IsAutomatic(request); }
 
+bool MayAskDraft(const DraftRequest& request) {
+  return request.allow_draft && request.draft_unavailable.empty();
+}
+bool MayLookUp(const DraftRequest& request) {
+  return request.allow_lookup && request.match.length > 0;
+}
+
 bool MayDraft(const DraftRequest& request) {
   return request.max_tokens > 0 && (request.allow_draft || request.allow_lookup);
 }
@@ -51,9 +58,7 @@ double DraftPlanner::RowsCost(int32_t num_sequences, int32_t length) const {
 
 Prospect DraftPlanner::ProspectOf(const DraftRequest& request, int32_t num_sequences) const {
   Prospect prospect(request);
-  const bool may_draft = request.allow_draft && request.draft_unavailable.empty();
-  const bool may_look_up = request.allow_lookup && request.match.length > 0;
-  if (!may_draft && !may_look_up) return prospect;
+  if (!MayAskDraft(request) && !MayLookUp(request)) return prospect;
   const bool bounded = IsAutomatic(request) && costs_.knows_verify();
   const double plain_step = bounded ? costs_.Verify(num_sequences) : 0.0;
   const auto affordable = [&](DraftSource source, int32_t length) {
@@ -77,8 +82,8 @@ Prospect DraftPlanner::ProspectOf(const DraftRequest& request, int32_t num_seque
     }
     return result;
   };
-  if (may_look_up) prospect.lookup = survivals(DraftSource::kLookup);
-  if (!may_draft) return prospect;
+  if (MayLookUp(request)) prospect.lookup = survivals(DraftSource::kLookup);
+  if (!MayAskDraft(request)) return prospect;
   prospect.draft = survivals(DraftSource::kDraft);
   double made = 1.0;
   for (int32_t i = 0; i < kMaxDraftLength; ++i) {
@@ -95,7 +100,7 @@ DraftPlanner::Promise DraftPlanner::PromiseOf(const std::vector<Prospect>& prosp
   Promise promise{.tokens = 1.0 * num_sequences};
   double num_rows = num_sequences + num_prefill_tokens;
   int32_t num_drafting = 0;
-  double longest = 0.0;
+  double num_draft_steps = 0.0;
   for (const Prospect& prospect : prospects) {
     const Prospect::Draft draft = prospect.Choose(choice);
     if (draft.source == DraftSource::kNone) continue;
@@ -108,16 +113,16 @@ DraftPlanner::Promise DraftPlanner::PromiseOf(const std::vector<Prospect>& prosp
     // As many as are expected; the one that ends a draft early is run too.
     const double num_made = prospect.made[draft.num_tokens];
     num_rows += num_made;
-    longest = std::max(longest, 1.0 + prospect.made[draft.num_tokens - 1]);
+    num_draft_steps = std::max(num_draft_steps, 1.0 + prospect.made[draft.num_tokens - 1]);
     ++num_drafting;
     const int32_t num_missing = prospect.request->num_missing_tokens;
     promise.seconds += (std::min(num_missing, kStepTokens) +
                         std::max(0, num_missing - kStepTokens) / kCatchUpSteps) *
                        costs_.DraftPrefillToken();
   }
-  promise.seconds +=
-      Between(num_rows, [&](int32_t rows) { return costs_.Verify(rows); }) +
-      Between(longest, [&](int32_t tokens) { return costs_.Propose(num_drafting, tokens); });
+  promise.seconds += Between(num_rows, [&](int32_t rows) { return costs_.Verify(rows); }) +
+                     Between(num_draft_steps,
+                             [&](int32_t tokens) { return costs_.Propose(num_drafting, tokens); });
   return promise;
 }
 
@@ -129,7 +134,7 @@ Choice DraftPlanner::BestChoice(const std::vector<Prospect>& prospects, int32_t 
   Choice best;
   const Promise plain = promise_of(best);
   double best_rate = plain.tokens / plain.seconds;
-  const double least_rate = (num_sequences > 1 ? kLeastGainTogether : 1.0) * best_rate;
+  const double least_rate = LeastGain(num_sequences) * best_rate;
   const auto look_at_lengths = [&](int32_t level, bool asks_draft) {
     for (int32_t depth = 1; depth <= kMaxDraftLength; ++depth) {
       const Choice choice = {.depth = depth, .level = level, .asks_draft = asks_draft};
@@ -164,9 +169,8 @@ bool DraftPlanner::TryProbe(const DraftRequest& request, int32_t num_sequences, 
                             DraftPlan* plan) const {
   const SequenceDraftState& state = *request.state;
   if (!IsAutomatic(request) || state.steps_until_probe > 0) return false;
-  const bool by_lookup = request.allow_lookup && request.match.length > 0;
-  const bool by_draft = request.allow_draft && request.draft_unavailable.empty();
-  if (!by_lookup && !by_draft) return false;
+  const bool by_lookup = MayLookUp(request);
+  if (!by_lookup && !MayAskDraft(request)) return false;
   const int32_t length = std::min(kProbeTokens, request.max_tokens);
   double cost = costs_.Verify(num_rows + length) - costs_.Verify(num_rows);
   if (!by_lookup) {
@@ -175,7 +179,7 @@ bool DraftPlanner::TryProbe(const DraftRequest& request, int32_t num_sequences, 
   const DraftSource source = by_lookup ? DraftSource::kLookup : DraftSource::kDraft;
   if (num_sequences * cost > state.balance[source]) return false;
   plan->source = source;
-  plan->match_trust = request.match.trust;
+  plan->match = request.match;
   plan->num_draft_tokens = length;
   plan->probe = true;
   return true;
@@ -224,7 +228,7 @@ std::vector<DraftPlan> DraftPlanner::Plan(absl::Span<const DraftRequest> request
     DraftPlan& plan = plans[&request - requests.data()];
     plan.source = draft.source;
     plan.num_draft_tokens = draft.num_tokens;
-    plan.match_trust = request.match.trust;
+    plan.match = request.match;
   }
   const float min_confidence = MinConfidence(num_sequences, tokens_per_second);
   int32_t num_rows = num_sequences + num_prefill_tokens;

@@ -67,7 +67,9 @@ class DraftPlanner {
  private:
   // Drafts of several sequences promise at least so many times the tokens a second of a plain step:
   // of many plans the best looks better than it is, and they gain or lose little.
-  static constexpr double kLeastGainTogether = 1.03;
+  static constexpr double LeastGain(int32_t num_sequences) {
+    return num_sequences > 1 ? 1.03 : 1.0;
+  }
 
   // What a choice promises for the step.
   struct Promise {

@@ -52,14 +52,14 @@ void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
       const double won = outcome.num_accepted * plain_step - num_sequences * excess * share;
       state.balance[outcome.plan.source] += won;
       house_[outcome.plan.source] += won / plain_step / num_sequences;
-      AcceptanceEstimate& own = state.acceptance.Of(outcome.plan.source, outcome.plan.match_trust);
+      AcceptanceEstimate& own = state.acceptance.Of(outcome.plan.source, outcome.plan.match.trust);
       if (outcome.plan.probe) own.Fade(kProbeFade);
       // A draft that was broken off, for want of confidence, gained as little as one that was
       // refused there.
       const int32_t num_tried =
           std::min(outcome.num_draft_tokens + 1, outcome.plan.num_draft_tokens);
       own.Record(num_tried, outcome.num_accepted);
-      acceptance_.Of(outcome.plan.source, outcome.plan.match_trust)
+      acceptance_.Of(outcome.plan.source, outcome.plan.match.trust)
           .Record(num_tried, outcome.num_accepted);
       if (outcome.plan.source == DraftSource::kDraft) {
         state.acceptance.going_on().Record(outcome.plan.num_draft_tokens, outcome.num_draft_tokens);

@@ -103,7 +103,7 @@ struct DraftRequest {
 struct DraftPlan {
   DraftSource source = DraftSource::kNone;
   int32_t num_draft_tokens = 0;
-  MatchTrust match_trust = MatchTrust::kShort;  // of a lookup
+  PromptLookup::Match match;  // of a lookup
   float min_confidence = 0.0f;
   bool probe = false;
   std::string_view reason;  // a bypass reason when nothing is drafted

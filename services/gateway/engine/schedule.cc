@@ -229,7 +229,7 @@ void Engine::Impl::PlanDrafts(Round* round) {
       entry.draft_token_ids.resize(static_cast<size_t>(entry.plan.num_draft_tokens));
     } else if (entry.plan.source == DraftSource::kLookup) {
       entry.draft_token_ids =
-          entry.sequence->lookup.Draft(entry.sequence->lookup.Find(), entry.plan.num_draft_tokens);
+          entry.sequence->lookup.Draft(entry.plan.match, entry.plan.num_draft_tokens);
     }
   }
 }
