@@ -35,11 +35,13 @@ void DraftPlanner::Record(absl::Span<const Outcome> outcomes) {
   const int32_t num_sequences = static_cast<int32_t>(outcomes.size());
   int32_t num_draft_rows = 0;
   int32_t num_planned = 0;
+  bool was_calibrating = false;  // though a request that must draft may have drafted
   for (const Outcome& outcome : outcomes) {
     num_draft_rows += outcome.num_draft_tokens;
     num_planned += outcome.plan.num_draft_tokens;
+    was_calibrating |= outcome.plan.reason == bypass::kCalibrating;
   }
-  steps_since_plain_ = num_planned == 0 ? 0 : steps_since_plain_ + 1;
+  steps_since_plain_ = num_planned == 0 || was_calibrating ? 0 : steps_since_plain_ + 1;
   if (!costs_.knows_verify()) return;
   const double plain_step = costs_.Verify(num_sequences);
   const double excess = std::max(0.0, costs_.Verify(num_sequences + num_draft_rows) - plain_step);
