@@ -172,8 +172,9 @@ std::optional<absl::Status> Engine::Impl::Overdue(absl::Duration now, Sequence* 
         absl::StrCat("the deadline passed after ", sequence->num_output_tokens(), " tokens"));
   }
   if (!sequence->is_started || !sequence->sink->IsCongested()) {
+    if (sequence->is_congested() && !sequence->is_running) sequence->waiting_since = now;
     sequence->congested_since = absl::InfiniteDuration();
-  } else if (sequence->congested_since == absl::InfiniteDuration()) {
+  } else if (!sequence->is_congested()) {
     sequence->congested_since = now;
   } else if (now - sequence->congested_since >= options_.congestion_timeout) {
     return absl::ResourceExhaustedError(absl::StrCat(

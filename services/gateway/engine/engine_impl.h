@@ -22,7 +22,7 @@ namespace tandem::gateway {
 inline constexpr int32_t kMaxTargetLosses = 3;
 
 // Invariants between calls:
-//   - a sequence is in waiting_ or in running_, which is sorted by rank (priority, then age);
+//   - a sequence is in waiting_ or in running_, which is sorted by rank, then age;
 //   - waiting sequences hold no pages and no slot;
 //   - tokens are the truth, KV is a cache: role(r).kv_length <= length().
 class Engine::Impl {
@@ -100,6 +100,7 @@ class Engine::Impl {
   // schedule.cc
   void Admit();
   bool FitsBesideOthers(const Sequence& sequence) const;
+  bool YieldCongested();
   void AttachCached(Role role, Sequence* sequence);
   OpenSequence Open(Role role, Sequence* sequence);
   Round Schedule();
@@ -110,12 +111,12 @@ class Engine::Impl {
   bool MakeRoom(int32_t num_positions, Sequence* sequence);
   bool DropYoungestDraftPages();
   void Preempt(Sequence* sequence);
+  void BackToQueue(Sequence* sequence);
   void PlanDrafts(Round* round);
   DraftRequest DraftRequestOf(Sequence* sequence);
   int32_t MaxDraftTokens(const Sequence& sequence) const;
 
   // schedule_draft.cc
-  bool HasPreempted() const;
   int32_t PagesNotForDraft(const Sequence& sequence) const;
   std::string_view WhyNoDraft(Sequence* sequence);
   bool IsWorthFilling(const Sequence& sequence) const;
@@ -180,6 +181,8 @@ class Engine::Impl {
   double mean_draft_length_ = 0.0;
   int64_t num_evicted_ = 0;                           // that the observer was told of
   absl::Duration plain_step_ = absl::ZeroDuration();  // as measured; zero: not yet
+
+  bool has_preempted_ = false;  // who had to go for want of pages waits for its turn
 
   // Sinks are called in the middle of a round: what they ask for waits until its end.
   bool in_round_ = false;

@@ -7,24 +7,39 @@
 namespace tandem::gateway {
 
 // Waiting requests are admitted in the order of the queue; one that does not fit yet holds up
-// those behind it, so that a large one is not passed over for ever.
+// those behind it, so that a large one is not passed over for ever. Sequences whose clients do not
+// read make room for them.
 void Engine::Impl::Admit() {
-  while (num_running() < options_.max_running) {
-    Sequence* sequence = waiting_.Next(clock_->Now());
-    if (sequence == nullptr) return;
+  while (Sequence* sequence = waiting_.Next(clock_->Now())) {
+    if (num_running() >= options_.max_running && !YieldCongested()) break;
     if (!PrepareAdmission(sequence)) continue;
-    if (!FitsBesideOthers(*sequence)) return;
-    const auto place = std::upper_bound(
-        running_.begin(), running_.end(), sequence,
-        [](const Sequence* s, const auto& other) { return s->ranks_before(*other); });
+    if (!FitsBesideOthers(*sequence)) {
+      if (YieldCongested()) continue;
+      break;
+    }
+    std::unique_ptr<Sequence> admitted = waiting_.Admit(sequence, clock_->Now());
     sequence->is_running = true;
     for (const Role role : {Role::kTarget, Role::kDraft}) AttachCached(role, sequence);
     if (!sequence->is_started) {
       sequence->info.cached_tokens = sequence->role(Role::kTarget).kv_length;
       waiting_.Charge(sequence->request.client, sequence->num_missing(Role::kTarget), 0);
     }
-    running_.insert(place, waiting_.Remove(sequence));
+    const auto place = std::upper_bound(
+        running_.begin(), running_.end(), sequence,
+        [](const Sequence* s, const auto& other) { return s->ranks_before(*other); });
+    running_.insert(place, std::move(admitted));
   }
+  has_preempted_ = waiting_.HasPreempted();
+}
+
+// The last of the running sequences whose clients do not read waits until its client does. Its full
+// pages stay in the prefix cache until others need them.
+bool Engine::Impl::YieldCongested() {
+  const auto last = std::find_if(running_.rbegin(), running_.rend(),
+                                 [](const auto& sequence) { return sequence->is_congested(); });
+  if (last == running_.rend()) return false;
+  BackToQueue(last->get());
+  return true;
 }
 
 // Limits may have been unknown, or others, when it was submitted. False when it had to end.
@@ -79,7 +94,7 @@ std::vector<Sequence*> Engine::Impl::ChooseActive() {
   std::vector<Sequence*> active;
   std::vector<Sequence*> suspects;
   for (const auto& sequence : running_) {
-    if (sequence->congested_since != absl::InfiniteDuration()) continue;
+    if (sequence->is_congested()) continue;
     active.push_back(sequence.get());
     if (sequence->num_target_losses >= kMaxTargetLosses - 1) suspects.push_back(sequence.get());
   }
@@ -164,6 +179,7 @@ bool Engine::Impl::MakeRoom(int32_t num_positions, Sequence* sequence) {
                                       pages_.num_pages(), " pages")));
       return false;
     }
+    if (YieldCongested()) continue;
     Sequence* youngest = running_.back().get();
     Preempt(youngest);
     if (youngest == sequence) return false;
@@ -182,13 +198,18 @@ bool Engine::Impl::DropYoungestDraftPages() {
   return false;
 }
 
-// Its tokens are kept and run again when there is room: the output does not change.
 void Engine::Impl::Preempt(Sequence* sequence) {
+  ++sequence->info.num_preemptions;
+  observer_->OnPressure(PressureRung::kPreempt, 1);
+  has_preempted_ = true;
+  BackToQueue(sequence);
+}
+
+// Its tokens are kept and run again when its turn comes: the output does not change.
+void Engine::Impl::BackToQueue(Sequence* sequence) {
   DropKv(Role::kTarget, sequence);
   DropKv(Role::kDraft, sequence);
-  ++sequence->info.num_preemptions;
   sequence->is_running = false;
-  observer_->OnPressure(PressureRung::kPreempt, 1);
   const auto place = std::find_if(running_.begin(), running_.end(),
                                   [&](const auto& other) { return other.get() == sequence; });
   waiting_.Push(std::move(*place), clock_->Now());

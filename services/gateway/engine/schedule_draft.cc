@@ -19,12 +19,6 @@ bool MayTryDraft(const Sequence& sequence) {
 
 }  // namespace
 
-// Whether somebody who had to go for want of pages still waits for its turn.
-bool Engine::Impl::HasPreempted() const {
-  return std::any_of(waiting_.begin(), waiting_.end(),
-                     [](const auto& sequence) { return sequence->is_started; });
-}
-
 // Pages that the draft leaves alone: one for each sequence to go on with, and half of all
 // before it fills a cache again that it had to give up, which would only go to and fro.
 int32_t Engine::Impl::PagesNotForDraft(const Sequence& sequence) const {
@@ -36,7 +30,7 @@ std::string_view Engine::Impl::WhyNoDraft(Sequence* sequence) {
   if (!draft_.facts) return bypass::kDraftDown;
   if (!MayTryDraft(*sequence)) return bypass::kDraftFailed;
   // Pages bring more tokens by letting it run, and what is kept spares it a second prefill.
-  if (HasPreempted()) return bypass::kNoPages;
+  if (has_preempted_) return bypass::kNoPages;
   const RoleState& state = sequence->role(Role::kDraft);
   if (state.pages.empty() && state.kv_length == 0) AttachCached(Role::kDraft, sequence);
   const int32_t length = sequence->length();
@@ -143,7 +137,7 @@ std::vector<Sequence*> Engine::Impl::ChooseToFill(const std::vector<Sequence*>& 
 
 // The draft reads prompts while the target does, and what was made without it.
 void Engine::Impl::ScheduleCatchUp(const std::vector<Sequence*>& active, Round* round) {
-  if (!draft_.facts || HasPreempted()) return;
+  if (!draft_.facts || has_preempted_) return;
   const std::vector<Sequence*> to_fill = ChooseToFill(active);
   if (to_fill.empty()) return;
   int32_t num_missing = 0;

@@ -17,6 +17,7 @@ Sequence::Sequence(SequenceId id, GenerationRequest request, GenerationSink* sin
   this->request.sampling.prompt_tokens = num_prompt_tokens;
   if (may_use_lookup()) lookup.Append(tokens);
   info.prompt_tokens = num_prompt_tokens;
+  rank = this->request.priority;
 }
 
 std::optional<OutputAssembler::End> Sequence::Commit(int32_t token_id,

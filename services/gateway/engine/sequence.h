@@ -76,11 +76,9 @@ struct Sequence {
   }
   // Whether it keeps its place, and its pages, before `other`.
   bool ranks_before(const Sequence& other) const {
-    if (request.priority != other.request.priority) {
-      return request.priority > other.request.priority;
-    }
-    return id < other.id;
+    return rank != other.rank ? rank > other.rank : id < other.id;
   }
+  bool is_congested() const { return congested_since != absl::InfiniteDuration(); }
   // The KV of `role` is gone or not to be trusted. Its pages must have been dropped.
   void ForgetKv(Role role);
   // Of a request that asked for it.
@@ -105,12 +103,16 @@ struct Sequence {
   int32_t num_replays = 0;
   int32_t num_draft_failures = 0;  // ever; see kMaxDraftFailures
 
-  absl::Duration waiting_since;                         // last time it began to
-  bool is_running = false;                              // in steps, else it waits
-  bool is_started = false;                              // its sink was told
-  absl::Duration first_step, first_token, last_commit;  // on the engine's clock
-  absl::Duration congested_since = absl::InfiniteDuration();
-  FinishedInfo info;  // counts so far
+  // The request's priority, and one more for each `priority_aging` it has waited since it had to
+  // go: whoever goes again and again ends up before those that took its pages.
+  int64_t rank = 0;
+  absl::Duration waiting_since;  // last time it began to
+  absl::Duration waited_preempted = absl::ZeroDuration();
+  bool is_running = false;                                    // in steps, else it waits
+  bool is_started = false;                                    // its sink was told
+  absl::Duration first_step, first_token, last_commit;        // on the engine's clock
+  absl::Duration congested_since = absl::InfiniteDuration();  // its client does not read
+  FinishedInfo info;                                          // counts so far
 };
 
 }  // namespace tandem::gateway

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "services/gateway/engine/engine_sim.h"
 
@@ -22,6 +23,13 @@ class WaitingQueueTest : public ::testing::Test {
     const Sequence* next = queue_.Next(now_);
     if (next == nullptr) return 0;
     return static_cast<int64_t>(queue_.Remove(next)->id);
+  }
+
+  // Whose turn it is: who it was.
+  int64_t Serve(int32_t num_tokens) {
+    const std::unique_ptr<Sequence> sequence = queue_.Admit(queue_.Next(now_), now_);
+    queue_.Charge(sequence->request.client, num_tokens, 0);
+    return static_cast<int64_t>(sequence->id);
   }
 
   absl::Duration now_ = absl::ZeroDuration();
@@ -68,6 +76,73 @@ TEST_F(WaitingQueueTest, AClientWithManyRequestsDoesNotHoldUpOneWithFew) {
   EXPECT_EQ(Pop(), 1);
   queue_.Charge("many", 10, 0);
   EXPECT_EQ(Pop(), 21);
+}
+
+// What a flood has left to wait for hours is old, and still not before others' first requests.
+TEST_F(WaitingQueueTest, AFloodDoesNotHoldUpOthersHoweverOldItIs) {
+  for (const int32_t seconds : {0, 6, 20, 600}) {
+    queue_ = WaitingQueue(absl::Seconds(5));
+    for (int64_t id = 1; id <= 200; ++id) Push(id, "flood");
+    now_ += absl::Seconds(seconds);
+    Push(1000, "few");
+    int32_t num_before = 0;
+    while (Serve(/*num_tokens=*/100) != 1000) {
+      ++num_before;
+      now_ += absl::Seconds(1);
+    }
+    EXPECT_LE(num_before, 1) << seconds << " s after the flood";
+  }
+}
+
+// Newcomers without end have all been served less than one that was served a lot.
+TEST_F(WaitingQueueTest, AClientThatWasServedALotWaitsForAMinuteAtMost) {
+  queue_.Charge("a lot", 1000000, 0);
+  Push(1, "one of many");
+  Push(2, "a lot");
+  int64_t id = 2;
+  for (int64_t served = 0; served != 2;) {
+    ++id;
+    Push(id, absl::StrCat("one of many ", id));
+    served = Serve(/*num_tokens=*/100);
+    now_ += absl::Seconds(1);
+    ASSERT_LT(now_, absl::Seconds(65));
+  }
+}
+
+TEST_F(WaitingQueueTest, IdlingSavesUpNothingWhileNobodyWaits) {
+  Push(1, "busy");
+  Serve(/*num_tokens=*/1000);
+  Push(2, "busy");
+  Serve(/*num_tokens=*/1000);
+  Push(3, "new");
+  EXPECT_GE(queue_.ServiceOf("new"), 1000.0);
+}
+
+TEST_F(WaitingQueueTest, WhoMustGoAgainAndAgainIsRankedHigherForIt) {
+  Push(1, "a", -1);
+  for (int32_t i = 0; i < 10; ++i) {
+    std::unique_ptr<Sequence> sequence = queue_.Admit(queue_.Next(now_), now_);
+    EXPECT_EQ(sequence->rank, -1 + i / 5);
+    sequence->is_started = true;
+    queue_.Push(std::move(sequence), now_);
+    now_ += absl::Seconds(1);
+  }
+}
+
+TEST_F(WaitingQueueTest, WhoDoesNotReadHasNoTurn) {
+  Push(1, "a");
+  std::unique_ptr<Sequence> sequence = queue_.Admit(queue_.Next(now_), now_);
+  Sequence* stalled = sequence.get();
+  stalled->is_started = true;
+  stalled->congested_since = now_;
+  queue_.Push(std::move(sequence), now_);
+  EXPECT_EQ(queue_.Next(now_), nullptr);
+  EXPECT_FALSE(queue_.HasPreempted());
+  Push(2, "a");
+  EXPECT_EQ(queue_.Next(now_)->id, SequenceId(2));
+  stalled->congested_since = absl::InfiniteDuration();
+  EXPECT_TRUE(queue_.HasPreempted());
+  EXPECT_EQ(queue_.Next(now_), stalled);
 }
 
 TEST_F(WaitingQueueTest, ClientsGetEqualSharesOfTokensNotOfRequests) {
