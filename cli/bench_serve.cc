@@ -78,11 +78,7 @@ absl::Status Run(const BenchServeOptions& options, GatewayClient& client) {
     file << ToJson(report, records, SettingsOf(options, model)) << "\n";
     if (!file.good()) return absl::UnknownError(absl::StrCat("cannot write ", options.json_file));
   }
-  if (report.num_failed == 0) return absl::OkStatus();
-  for (const RequestRecord& record : records) {
-    if (!record.status.ok() && !absl::IsResourceExhausted(record.status)) return record.status;
-  }
-  return absl::OkStatus();
+  return report.first_failure;
 }
 
 }  // namespace

@@ -103,6 +103,7 @@ std::vector<RequestRecord> RunLoad(GatewayClient& client, const LoadOptions& opt
   const absl::Time start = SteadyNow();
   const auto run = [&](int32_t index) {
     records[index] = RunOne(client, plan[index].request, start);
+    if (options.rate > 0.0) records[index].due = plan[index].due;
     --num_in_flight;
     ++num_over;
   };
@@ -121,8 +122,8 @@ std::vector<RequestRecord> RunLoad(GatewayClient& client, const LoadOptions& opt
     for (int32_t index = 0; index < total; ++index) {
       absl::SleepFor(start + plan[index].due - SteadyNow());
       if (num_in_flight >= options.concurrency) {
-        records[index].sent = records[index].end = SteadyNow() - start;
-        records[index].status = absl::ResourceExhaustedError("not sent: too many in flight");
+        records[index].due = plan[index].due;
+        records[index].was_sent = false;
         ++num_over;
         continue;
       }

@@ -24,15 +24,17 @@ def main():
         report = json.loads(path.read_text())
         done = [request for request in report["requests"] if request["code"] == "OK"]
         for axis, key in zip(axes, ("ttft_s", "tpot_s")):
-            values = sorted(1e3 * request[key] for request in done)
+            values = sorted(1e3 * request[key] for request in done if key in request)
             shares = [(i + 1) / len(values) for i in range(len(values))]
             axis.step(values, shares, where="post", label=path.stem)
-        axes[2].scatter([request["sent_s"] for request in done],
-                        [request["end_s"] - request["sent_s"] for request in done], s=9,
-                        label=f"{path.stem}: {report['output_tokens_per_second']:.0f} tok/s")
+        begins = [request.get("due_s", request["sent_s"]) for request in done]
+        not_sent = f", {report['not_sent']} not sent" if report.get("not_sent") else ""
+        axes[2].scatter(begins, [request["end_s"] - begin for request, begin in zip(done, begins)],
+                        s=9, label=f"{path.stem}: {report['output_tokens_per_second']:.0f} tok/s"
+                        + not_sent)
     for axis, name in zip(axes, ("time to first token", "time per output token")):
         axis.set(xlabel=f"{name}, ms", ylabel="share of requests", ylim=(0, 1.02))
-    axes[2].set(xlabel="sent, s", ylabel="whole request, s")
+    axes[2].set(xlabel="due or sent, s", ylabel="whole request, s")
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.legend()
