@@ -42,7 +42,7 @@ std::string SettingsOf(const BenchServeOptions& options, const v1::GetModelRespo
                          {"speculation", options.request.speculation},
                          {"requests", load.num_requests},
                          {"rate", load.rate},
-                         {"concurrency", load.concurrency},
+                         {"concurrency", MostInFlight(load)},
                          {"prompt_tokens", options.prompt_range},
                          {"output_tokens", options.output_range},
                          {"shared_prefixes", load.num_shared_prefixes},
@@ -65,9 +65,12 @@ absl::Status Run(const BenchServeOptions& options, GatewayClient& client) {
   warmup.num_requests = options.num_warmup;
   warmup.rate = 0.0;
   warmup.seed = options.load.seed + 1;  // other tokens: nothing of the test is cached
-  RunLoad(client, warmup, PlanLoad(warmup, prototype, num_ids, texts), [](int32_t) {});
+  const GenerateCall generate = [&](const v1::GenerateRequest& request, const auto& on_event) {
+    return client.Generate(request, on_event);
+  };
+  RunLoad(generate, warmup, PlanLoad(warmup, prototype, num_ids, texts), [](int32_t) {});
   const std::vector<RequestRecord> records =
-      RunLoad(client, options.load, PlanLoad(options.load, prototype, num_ids, texts),
+      RunLoad(generate, options.load, PlanLoad(options.load, prototype, num_ids, texts),
               [&](int32_t num_over) { ShowProgress(num_over, options.load.num_requests); });
   const LoadReport report = MakeLoadReport(
       records, {.time_to_first_token = absl::Milliseconds(options.slo_first_token_ms),
@@ -104,9 +107,12 @@ void AddBenchServeOptions(CLI::App& command, BenchServeOptions& options) {
       ->capture_default_str();
   command.add_option("--rate", load.rate, "open loop: Poisson arrivals in a second; 0: closed")
       ->check(CLI::NonNegativeNumber);
-  command.add_option("--concurrency", load.concurrency, "requests at a time; open loop: at most")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
+  command
+      .add_option("--concurrency", load.concurrency,
+                  absl::StrCat("requests at a time, else ", kClosedConcurrency,
+                               "; open loop: at most, else ", kMaxConcurrency,
+                               ", and what is beyond is not sent"))
+      ->check(CLI::Range(1, kMaxConcurrency));
   command.add_option("--prompt-tokens", options.prompt_range, "N, or LOW:HIGH evenly")
       ->capture_default_str();
   command.add_option("--output-tokens", options.output_range, "N, or LOW:HIGH evenly")

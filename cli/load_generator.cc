@@ -5,8 +5,10 @@
 #include <mutex>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include "absl/time/clock.h"
+#include "cli/sender_pool.h"
 #include "common/base/clock.h"
 
 namespace tandem {
@@ -19,11 +21,26 @@ int32_t Draw(const TokenRange& range, std::mt19937_64& random) {
   return range.low + static_cast<int32_t>(random() % (range.high - range.low + 1));
 }
 
-RequestRecord RunOne(GatewayClient& client, const v1::GenerateRequest& request, absl::Time start) {
-  RequestRecord record;
-  record.sent = SteadyNow() - start;
-  record.status = client.Generate(request, [&](const v1::GenerateResponse& event) {
-    const absl::Duration now = SteadyNow() - start;
+// What the threads of one run share. Each of `records` belongs to who runs that request until it
+// is over.
+struct Test {
+  Test(const GenerateCall& call, const std::vector<PlannedRequest>& planned)
+      : generate(call), plan(planned), records(planned.size()), start(SteadyNow()) {}
+
+  int32_t size() const { return static_cast<int32_t>(plan.size()); }
+
+  const GenerateCall& generate;
+  const std::vector<PlannedRequest>& plan;
+  std::vector<RequestRecord> records;
+  const absl::Time start;
+  std::atomic<int32_t> num_over = 0;
+};
+
+void RunOne(Test& test, int32_t index) {
+  RequestRecord& record = test.records[index];
+  record.sent = SteadyNow() - test.start;
+  record.status = test.generate(test.plan[index].request, [&](const v1::GenerateResponse& event) {
+    const absl::Duration now = SteadyNow() - test.start;
     if (event.has_delta() && event.delta().token_ids_size() > 0) {
       if (record.output_tokens == 0) {
         record.first_token = now;
@@ -42,21 +59,49 @@ RequestRecord RunOne(GatewayClient& client, const v1::GenerateRequest& request, 
     }
     return true;
   });
-  record.end = SteadyNow() - start;
-  return record;
+  record.end = SteadyNow() - test.start;
+  ++test.num_over;
+}
+
+// A closed loop: each client sends when its last answer is there.
+void SendInTurn(Test& test, int32_t num_clients) {
+  std::atomic<int32_t> next = 0;
+  std::vector<std::thread> clients;
+  for (int32_t i = 0; i < std::min(num_clients, test.size()); ++i) {
+    clients.emplace_back([&] {
+      for (int32_t index = next++; index < test.size(); index = next++) RunOne(test, index);
+    });
+  }
+  for (std::thread& client : clients) client.join();
+}
+
+// An open loop.
+void SendWhenDue(Test& test, int32_t max_in_flight) {
+  SenderPool senders(max_in_flight);
+  for (int32_t index = 0; index < test.size(); ++index) {
+    RequestRecord& record = test.records[index];
+    record.due = test.plan[index].due;
+    absl::SleepFor(test.start + *record.due - SteadyNow());
+    if (senders.TryRun([&test, index] { RunOne(test, index); })) continue;
+    record.was_sent = false;
+    ++test.num_over;
+  }
 }
 
 // Calls `on_progress` until all are over.
-void Report(const std::atomic<int32_t>& num_over, int32_t total,
-            const std::function<void(int32_t)>& on_progress) {
-  while (num_over < total) {
+void Report(const Test& test, const std::function<void(int32_t)>& on_progress) {
+  for (int32_t num_over = 0; num_over < test.size(); num_over = test.num_over) {
     on_progress(num_over);
     absl::SleepFor(absl::Milliseconds(100));
   }
-  on_progress(total);
+  on_progress(test.size());
 }
 
 }  // namespace
+
+int32_t MostInFlight(const LoadOptions& options) {
+  return options.concurrency.value_or(options.rate > 0.0 ? kMaxConcurrency : kClosedConcurrency);
+}
 
 std::vector<PlannedRequest> PlanLoad(const LoadOptions& options,
                                      const v1::GenerateRequest& prototype, int32_t vocabulary_size,
@@ -93,47 +138,20 @@ std::vector<PlannedRequest> PlanLoad(const LoadOptions& options,
   return plan;
 }
 
-std::vector<RequestRecord> RunLoad(GatewayClient& client, const LoadOptions& options,
+std::vector<RequestRecord> RunLoad(const GenerateCall& generate, const LoadOptions& options,
                                    const std::vector<PlannedRequest>& plan,
                                    const std::function<void(int32_t)>& on_progress) {
-  const auto total = static_cast<int32_t>(plan.size());
-  std::vector<RequestRecord> records(plan.size());
-  std::vector<std::thread> threads;
-  std::atomic<int32_t> next = 0, num_over = 0, num_in_flight = 0;
-  const absl::Time start = SteadyNow();
-  const auto run = [&](int32_t index) {
-    records[index] = RunOne(client, plan[index].request, start);
-    if (options.rate > 0.0) records[index].due = plan[index].due;
-    --num_in_flight;
-    ++num_over;
-  };
-  if (options.rate <= 0.0) {
-    for (int32_t i = 0; i < std::min(options.concurrency, total); ++i) {
-      threads.emplace_back([&] {
-        for (int32_t index = next++; index < total; index = next++) {
-          ++num_in_flight;
-          run(index);
-        }
-      });
+  Test test(generate, plan);
+  std::thread arrivals([&] {
+    if (options.rate > 0.0) {
+      SendWhenDue(test, MostInFlight(options));
+    } else {
+      SendInTurn(test, MostInFlight(options));
     }
-    Report(num_over, total, on_progress);
-  } else {
-    std::thread reporter([&] { Report(num_over, total, on_progress); });
-    for (int32_t index = 0; index < total; ++index) {
-      absl::SleepFor(start + plan[index].due - SteadyNow());
-      if (num_in_flight >= options.concurrency) {
-        records[index].due = plan[index].due;
-        records[index].was_sent = false;
-        ++num_over;
-        continue;
-      }
-      ++num_in_flight;
-      threads.emplace_back(run, index);
-    }
-    reporter.join();
-  }
-  for (std::thread& thread : threads) thread.join();
-  return records;
+  });
+  Report(test, on_progress);
+  arrivals.join();
+  return std::move(test.records);
 }
 
 }  // namespace tandem

@@ -150,30 +150,6 @@ TEST(LoadReportTest, NothingSentIsNoFigure) {
   EXPECT_EQ(report.time_to_first_token.count, 0);
 }
 
-TEST(LoadPlanTest, IsTheSameForTheSameSeedAndSharesItsPrefixes) {
-  const LoadOptions options = {.num_requests = 40,
-                               .rate = 10,
-                               .prompt_tokens = {5, 9},
-                               .output_tokens = {3, 3},
-                               .num_shared_prefixes = 2,
-                               .shared_prefix_tokens = 6,
-                               .seed = 4};
-  const auto plan = PlanLoad(options, {}, 1000, {});
-  const auto again = PlanLoad(options, {}, 1000, {});
-  ASSERT_EQ(plan.size(), 40u);
-  for (size_t i = 0; i < plan.size(); ++i) {
-    EXPECT_EQ(plan[i].request.SerializeAsString(), again[i].request.SerializeAsString());
-    EXPECT_EQ(plan[i].due, again[i].due);
-    const auto& ids = plan[i].request.token_ids().ids();
-    EXPECT_GE(ids.size(), 11);
-    EXPECT_LE(ids.size(), 15);
-    for (int j = 0; j < 6; ++j) EXPECT_EQ(ids[j], plan[i % 2].request.token_ids().ids()[j]);
-  }
-  // About 40 arrivals at 10 a second.
-  EXPECT_GT(plan.back().due, absl::Seconds(2));
-  EXPECT_LT(plan.back().due, absl::Seconds(8));
-}
-
 TEST(TokenRangeTest, IsANumberOrTwo) {
   EXPECT_EQ(ParseTokenRange("12")->high, 12);
   EXPECT_EQ(ParseTokenRange("3:9")->low, 3);
