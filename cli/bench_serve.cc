@@ -6,9 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "cli/exit_codes.h"
 #include "cli/session.h"
 #include "common/base/status_macros.h"
@@ -17,6 +15,8 @@ namespace tandem {
 namespace {
 
 namespace v1 = gateway::v1;
+
+constexpr char kLengthsHelp[] = "N, LOW:HIGH evenly, or lognormal:MEAN:LOW:HIGH clipped";
 
 absl::StatusOr<std::vector<std::string>> ReadLines(const std::string& path) {
   std::vector<std::string> lines;
@@ -43,8 +43,8 @@ std::string SettingsOf(const BenchServeOptions& options, const v1::GetModelRespo
                          {"requests", load.num_requests},
                          {"rate", load.rate},
                          {"concurrency", MostInFlight(load)},
-                         {"prompt_tokens", options.prompt_range},
-                         {"output_tokens", options.output_range},
+                         {"prompt_tokens", options.prompt_tokens},
+                         {"output_tokens", options.output_tokens},
                          {"shared_prefixes", load.num_shared_prefixes},
                          {"shared_prefix_tokens", load.shared_prefix_tokens},
                          {"texts", options.texts_file},
@@ -86,19 +86,6 @@ absl::Status Run(const BenchServeOptions& options, GatewayClient& client) {
 
 }  // namespace
 
-absl::StatusOr<TokenRange> ParseTokenRange(const std::string& text) {
-  const std::vector<std::string> parts = absl::StrSplit(text, ':');
-  TokenRange range;
-  const bool is_valid = parts.size() <= 2 && absl::SimpleAtoi(parts.front(), &range.low) &&
-                        absl::SimpleAtoi(parts.back(), &range.high) && range.low >= 1 &&
-                        range.high >= range.low;
-  if (!is_valid) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", text, "' is no number of tokens: give N or LOW:HIGH"));
-  }
-  return range;
-}
-
 void AddBenchServeOptions(CLI::App& command, BenchServeOptions& options) {
   AddRequestOptions(command, options.request);
   LoadOptions& load = options.load;
@@ -113,10 +100,8 @@ void AddBenchServeOptions(CLI::App& command, BenchServeOptions& options) {
                                "; open loop: at most, else ", kMaxConcurrency,
                                ", and what is beyond is not sent"))
       ->check(CLI::Range(1, kMaxConcurrency));
-  command.add_option("--prompt-tokens", options.prompt_range, "N, or LOW:HIGH evenly")
-      ->capture_default_str();
-  command.add_option("--output-tokens", options.output_range, "N, or LOW:HIGH evenly")
-      ->capture_default_str();
+  command.add_option("--prompt-tokens", options.prompt_tokens, kLengthsHelp)->capture_default_str();
+  command.add_option("--output-tokens", options.output_tokens, kLengthsHelp)->capture_default_str();
   command
       .add_option("--shared-prefix-tokens", load.shared_prefix_tokens,
                   "tokens that prompts begin with in common")
@@ -139,8 +124,8 @@ void AddBenchServeOptions(CLI::App& command, BenchServeOptions& options) {
 }
 
 int RunBenchServe(BenchServeOptions options) {
-  const auto prompt = ParseTokenRange(options.prompt_range);
-  const auto output = ParseTokenRange(options.output_range);
+  const auto prompt = ParseTokenLengths(options.prompt_tokens);
+  const auto output = ParseTokenLengths(options.output_tokens);
   if (!prompt.ok()) return Fail(kExitUsage, prompt.status());
   if (!output.ok()) return Fail(kExitUsage, output.status());
   options.load.prompt_tokens = *prompt;

@@ -12,8 +12,8 @@ namespace tandem {
 struct BenchServeOptions {
   RequestOptions request;
   LoadOptions load;
-  std::string prompt_range = "128";
-  std::string output_range = "64";
+  std::string prompt_tokens = "128";  // as ParseTokenLengths() reads them
+  std::string output_tokens = "64";
   std::string texts_file;  // a prompt a line, as chats; empty: random tokens
   int32_t num_warmup = 2;
   double slo_first_token_ms = 0.0;
@@ -25,8 +25,5 @@ void AddBenchServeOptions(CLI::App& command, BenchServeOptions& options);
 
 // The report in Markdown on standard output, progress on standard error.
 int RunBenchServe(BenchServeOptions options);
-
-// "128" or "64:256". INVALID_ARGUMENT for anything else.
-absl::StatusOr<TokenRange> ParseTokenRange(const std::string& text);
 
 }  // namespace tandem

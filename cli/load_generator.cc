@@ -16,11 +16,6 @@ namespace {
 
 namespace v1 = gateway::v1;
 
-int32_t Draw(const TokenRange& range, std::mt19937_64& random) {
-  if (range.high <= range.low) return range.low;
-  return range.low + static_cast<int32_t>(random() % (range.high - range.low + 1));
-}
-
 // What the threads of one run share. Each of `records` belongs to who runs that request until it
 // is over.
 struct Test {

@@ -10,15 +10,10 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "cli/load_report.h"
+#include "cli/token_lengths.h"
 #include "tandem/gateway/v1/gateway.pb.h"
 
 namespace tandem {
-
-// A number of tokens, drawn evenly from [low, high].
-struct TokenRange {
-  int32_t low = 0;
-  int32_t high = 0;
-};
 
 // Requests at a time that may be asked for, and the bound of an open loop that asks for none: it
 // guards this process, which has a thread for each request in flight.
@@ -29,8 +24,8 @@ struct LoadOptions {
   int32_t num_requests = 64;
   double rate = 0.0;                   // open loop: Poisson arrivals in a second; 0: closed loop
   std::optional<int32_t> concurrency;  // closed loop: as many at a time; open loop: at most
-  TokenRange prompt_tokens = {128, 128};
-  TokenRange output_tokens = {64, 64};
+  TokenLengths prompt_tokens = {128, 128};
+  TokenLengths output_tokens = {64, 64};
   // Prompts begin with one of this many shared texts of so many tokens.
   int32_t num_shared_prefixes = 1;
   int32_t shared_prefix_tokens = 0;

@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/match.h"
-#include "cli/bench_serve.h"
 #include "gtest/gtest.h"
 
 namespace tandem {
@@ -148,14 +147,6 @@ TEST(LoadReportTest, NothingSentIsNoFigure) {
   const LoadReport report = MakeLoadReport({not_sent}, {});
   EXPECT_EQ(report.seconds, 0.0);
   EXPECT_EQ(report.time_to_first_token.count, 0);
-}
-
-TEST(TokenRangeTest, IsANumberOrTwo) {
-  EXPECT_EQ(ParseTokenRange("12")->high, 12);
-  EXPECT_EQ(ParseTokenRange("3:9")->low, 3);
-  for (const char* text : {"", "x", "0", "9:3", "1:2:3", "-4"}) {
-    EXPECT_FALSE(ParseTokenRange(text).ok()) << text;
-  }
 }
 
 }  // namespace
