@@ -8,7 +8,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/exit_codes.h"
+#include "cli/load_progress.h"
 #include "cli/session.h"
+#include "common/base/clock.h"
 #include "common/base/status_macros.h"
 
 namespace tandem {
@@ -27,12 +29,6 @@ absl::StatusOr<std::vector<std::string>> ReadLines(const std::string& path) {
   }
   if (lines.empty()) return absl::NotFoundError(absl::StrCat("no prompts in ", path));
   return lines;
-}
-
-void ShowProgress(int32_t num_over, int32_t total) {
-  static const bool is_terminal = isatty(STDERR_FILENO) == 1;
-  if (is_terminal) std::fprintf(stderr, "\r%d of %d requests", num_over, total);
-  if (is_terminal && num_over == total) std::fprintf(stderr, "\n");
 }
 
 std::string SettingsOf(const BenchServeOptions& options, const v1::GetModelResponse& model) {
@@ -69,9 +65,12 @@ absl::Status Run(const BenchServeOptions& options, GatewayClient& client) {
     return client.Generate(request, on_event);
   };
   RunLoad(generate, warmup, PlanLoad(warmup, prototype, num_ids, texts), [](int32_t) {});
+  const std::vector<PlannedRequest> plan = PlanLoad(options.load, prototype, num_ids, texts);
+  LoadProgress progress(options.load.num_requests, isatty(STDERR_FILENO) == 1, SteadyNow());
   const std::vector<RequestRecord> records =
-      RunLoad(generate, options.load, PlanLoad(options.load, prototype, num_ids, texts),
-              [&](int32_t num_over) { ShowProgress(num_over, options.load.num_requests); });
+      RunLoad(generate, options.load, plan, [&](int32_t num_over) {
+        std::fprintf(stderr, "%s", progress.Update(num_over, SteadyNow()).c_str());
+      });
   const LoadReport report = MakeLoadReport(
       records, {.time_to_first_token = absl::Milliseconds(options.slo_first_token_ms),
                 .time_per_output_token = absl::Milliseconds(options.slo_output_token_ms)});
