@@ -41,7 +41,7 @@ def overload(model):
         capacity = load(server, concurrency=8, requests=24, prompt_tokens=32,
                         output_tokens=32)["requests_per_second"]
         return capacity, load(server, rate=10 * capacity, requests=int(60 * capacity),
-                              concurrency=1000, prompt_tokens=32, output_tokens=32)
+                              prompt_tokens=32, output_tokens=32)
 
 
 def llama_slots(python, model, threads):
@@ -96,7 +96,8 @@ def main():
     raw["overhead"] = gateway_overhead(arguments.model)
     add("gateway CPU time a step at batch 32, us", raw["overhead"], "300", "100")
     capacity, report = overload(arguments.model)
-    raw["overload"] = {key: report[key] for key in ("ok", "rejected", "failed", "rejection_s")}
+    raw["overload"] = {key: report[key] for key in ("ok", "rejected", "failed", "not_sent",
+                                                     "rejection_s", "lateness_s")}
     add("refusals at 10x overload, p99 ms", 1e3 * report["rejection_s"]["p99"], "10", "")
     add("... failed requests (answered {ok}, refused {rejected})".format(**report),
         report["failed"], "0", "")

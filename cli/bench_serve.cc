@@ -116,7 +116,7 @@ void AddBenchServeOptions(CLI::App& command, BenchServeOptions& options) {
       ->check(CLI::Range(0, 1000))
       ->capture_default_str();
   command.add_option("--slo-ttft-ms", options.slo_first_token_ms,
-                     "a good request's time to first token; 0: any");
+                     "a good answer's time to its first token, or to an end without any; 0: any");
   command.add_option("--slo-tpot-ms", options.slo_output_token_ms,
                      "a good request's time per output token; 0: any");
   command.add_option("--json", options.json_file, "file for all figures, see tools/plot_load.py");
