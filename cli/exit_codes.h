@@ -10,7 +10,7 @@ enum ExitCode : int {
   kExitFailure = 1,    // a request failed, or a check of `doctor`
   kExitUsage = 2,      // flags or arguments
   kExitModelFile = 3,  // a model file cannot be read or does not fit its use
-  kExitMemory = 4,     // memory or device
+  kExitMemory = 4,     // memory, threads or device
   kExitPort = 5,       // a port or socket is taken or cannot be reached
   kExitCrashLoop = 6,  // a worker died again and again
   kExitDevice = 7,     // the GPU failed under a worker that ran

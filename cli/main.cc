@@ -123,8 +123,8 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", "tandem " TANDEM_VERSION);
   app.footer(
-      "Exit codes: 1 failed, 2 usage, 3 model file, 4 memory or device, 5 port or socket, "
-      "6 worker crash loop.");
+      "Exit codes: 1 failed, 2 usage, 3 model file, 4 memory, threads or device, 5 port or "
+      "socket, 6 worker crash loop.");
   tandem::ServeOptions serve;
   tandem::GenerateOptions generate, chat;
   tandem::TokenizeOptions tokenize;
