@@ -14,8 +14,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/time.h"
 #include "cli/card_fit.h"
 #include "cli/exit_codes.h"
+#include "cli/gateway_client.h"
 #include "cli/start_plan.h"
 #include "common/base/host_memory.h"
 #include "common/base/status_macros.h"
@@ -75,6 +77,21 @@ absl::StatusOr<std::string> CheckSharedMemory() {
   return std::string("memfd works");
 }
 
+// Whether it is a Tandem server that has the port, and what it does: NOT_FOUND when it is another
+// program, or one that speaks TLS.
+absl::StatusOr<std::string> ServerOnPort(int port) {
+  const absl::Duration timeout = absl::Seconds(3);
+  const absl::StatusOr<std::unique_ptr<GatewayClient>> client =
+      GatewayClient::Connect(absl::StrCat("127.0.0.1:", port), {}, timeout);
+  if (client.ok()) {
+    const absl::StatusOr<gateway::v1::GetModelResponse> model = (*client)->GetModel(timeout);
+    if (model.ok()) return absl::StrCat("serves ", model->model());
+    // What it answers while it starts; another gRPC server has no such method.
+    if (absl::IsUnavailable(model.status())) return std::string("takes no requests yet");
+  }
+  return absl::NotFoundError("no Tandem server answers in plaintext");
+}
+
 absl::StatusOr<std::string> CheckPort(int port) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return absl::ErrnoToStatus(errno, "no socket can be made");
@@ -87,10 +104,22 @@ absl::StatusOr<std::string> CheckPort(int port) {
   const int result = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address));
   const int error = errno;
   close(fd);
+  if (result != 0 && error == EADDRINUSE) {
+    const absl::StatusOr<std::string> server = ServerOnPort(port);
+    if (server.ok()) {
+      return absl::StrFormat("127.0.0.1:%d: a Tandem server %s; memory is what it leaves", port,
+                             *server);
+    }
+    return absl::AlreadyExistsError(
+        absl::StrFormat("127.0.0.1:%d is taken, and %s there: give `tandem serve` another with "
+                        "--listen; if it is a server with TLS, leave this out with --port 0",
+                        port, server.status().message()));
+  }
   if (result != 0) {
     return absl::ErrnoToStatus(
         error, absl::StrFormat("127.0.0.1:%d: give `tandem serve` another with --listen", port));
   }
+  if (port == 0) return std::string("not looked at, but sockets work");
   return absl::StrFormat("127.0.0.1:%d is free", port);
 }
 
@@ -135,26 +164,34 @@ std::string FitLine(const DoctorOptions& options, const StartPlan& plan) {
   return text;
 }
 
-// Tokens a second over those of plain decoding, at the best draft length, when a step takes
-// as long as reading its weights and each draft token is right with `acceptance`.
-double PredictedSpeedUp(double cost, double acceptance) {
+// What each further row of a verify costs on a CPU, in plain steps: five rows take 1.8 of one
+// (bench/results/cpu_forward.md). On a GPU the first eight cost the same.
+constexpr double kCpuRowCost = 0.2;
+
+// Tokens a second over those of plain decoding, at the best draft length, when each draft token
+// is right with `acceptance`, costs `cost` of a plain step to draft and `row_cost` to verify.
+// bench/plot_drafts.py draws the same; a test compares them.
+double PredictedSpeedUp(double cost, double row_cost, double acceptance) {
   double best = 1.0;
   double tokens = 1.0;
   double survives = 1.0;
   for (int length = 1; length <= kMaxDraftLength; ++length) {
     survives *= acceptance;
     tokens += survives;
-    best = std::max(best, tokens / (1.0 + cost * length));
+    best = std::max(best, tokens / (1.0 + (cost + row_cost) * length));
   }
   return best;
 }
 
-std::string SpeedLine(const StartPlan& plan) {
+std::string SpeedLine(const DoctorOptions& options, const StartPlan& plan) {
   const double cost = 1.0 * plan.draft_bytes / plan.target_bytes;
-  std::string text = absl::StrFormat("a draft token reads %.2f of the target's weights:", cost);
+  const double row_cost = options.device == "cpu" ? kCpuRowCost : 0.0;
+  std::string text = absl::StrFormat(
+      "a draft token reads %.2f of the target's weights and takes %.2f of a step to verify:", cost,
+      row_cost);
   for (const double acceptance : {0.5, 0.65, 0.8}) {
     absl::StrAppendFormat(&text, "%s %.2fx at acceptance %.2f", acceptance == 0.5 ? "" : ",",
-                          PredictedSpeedUp(cost, acceptance), acceptance);
+                          PredictedSpeedUp(cost, row_cost, acceptance), acceptance);
   }
   return absl::StrCat(text, " (predicted for one stream; `bench/speculation.py` measures)");
 }
@@ -175,7 +212,7 @@ void CheckModels(const DoctorOptions& options, Report* report) {
   const absl::StatusOr<StartPlan> plan = MakeStartPlan(serve);
   if (!plan.ok()) return report->Line("fit", plan.status());
   report->Line("fit", FitLine(options, *plan));
-  if (plan->draft_bytes > 0) report->Line("speed", SpeedLine(*plan));
+  if (plan->draft_bytes > 0) report->Line("speed", SpeedLine(options, *plan));
 }
 
 }  // namespace
