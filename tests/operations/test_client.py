@@ -73,23 +73,111 @@ def test_takes_chats_and_token_ids(client):
 
 
 def test_every_field_of_the_contract_can_be_set(client):
-    """Options has what GenerateRequest has: one that is added there is missed here."""
+    """Options has what GenerateRequest has: one that is added there is missed here. So have the
+    arguments of the other methods what their requests have."""
     import dataclasses
+    import inspect
 
     from tandem.gateway.v1 import gateway_pb2 as pb
-    from tandem_client import Options
+    from tandem_client import AsyncClient, Client, Options
+
+    def fields(*messages, without):
+        found = {field.name for message in messages for field in message.DESCRIPTOR.fields}
+        return found - without
 
     options = {field.name for field in dataclasses.fields(Options)}
-    contract = {"parse_special_tokens", "model", "request_id", "priority"}
-    for message in (pb.Sampling, pb.Stopping, pb.Speculation, pb.Output):
-        contract |= {field.name for field in message.DESCRIPTOR.fields}
-    assert contract - options == {"speculation_trace"}
+    parts = {"sampling", "stopping", "speculation", "output"}
+    prompt = {"prompt", "token_ids", "chat", "messages"}
+    assert options == fields(pb.GenerateRequest, pb.Chat, without=parts | prompt) | fields(
+        pb.Sampling, pb.Stopping, pb.Speculation, pb.Output, without=set())
+    for kind in (Client, AsyncClient):
+        for method, expected in (
+                ("tokenize", fields(pb.TokenizeRequest, pb.Chat, without={"chat", "messages"})),
+                ("render", fields(pb.Chat, without=set()) | {"model"}),
+                ("detokenize", fields(pb.DetokenizeRequest, without=set())),
+                ("get_model", fields(pb.GetModelRequest, without=set()))):
+            arguments = inspect.signature(getattr(kind, method)).parameters
+            assert set(arguments) - {"self"} == expected, (kind, method)
 
     stream = client.generate("The sea was", Options(max_tokens=4, min_tokens=4, top_logprobs=2,
                                                     ignore_eos=True, priority=3))
     for delta in stream:
         assert all(len(top) == 2 for top in delta.top_logprobs)
     assert stream.answer.finished.usage.output_tokens == 4
+
+
+def test_a_stop_that_is_a_text_is_one_stop(messages):
+    """It was one for each of its letters."""
+    from tandem_client import Options
+    from tandem_client.requests import to_message
+
+    for stop, stops in (("abc", ["abc"]), (("a", "bc"), ["a", "bc"]), ((), [])):
+        assert to_message("x", Options(stop=stop)).stopping.stop == stops
+
+
+def test_messages_may_be_mappings(client):
+    from tandem_client import Message, Options
+
+    plain = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hello."}]
+    mixed = [Message("system", "Be short."), plain[1]]
+    one, two = (client.complete(chat, Options(max_tokens=4)) for chat in (plain, mixed))
+    assert one.text == two.text
+    assert one.finished.usage.prompt_tokens == two.finished.usage.prompt_tokens > 10
+
+
+@pytest.mark.parametrize("prompt, words", [
+    ({"role": "user", "content": "x"}, "put it into a list"),
+    ([{"role": "user"}], r"message 0 has \['role'\]"),
+    ([{"role": "user", "content": "x", "name": "y"}], "not just role and content"),
+    ([{"role": "user", "content": [{"type": "text", "text": "x"}]}], "content of message 0"),
+    ([{"role": "user", "content": "x"}, "y"], "message 1 is a str"),
+    (["Hello", "world"], "a list with a str"),
+    ([1, {"role": "user", "content": "x"}], "a list with a dict"),
+    (b"bytes are no token ids", "not bytes"),
+    (None, "not NoneType"),
+])
+def test_what_is_no_prompt_is_a_type_error_that_says_so(messages, prompt, words):
+    from tandem_client import Options
+    from tandem_client.requests import to_message
+
+    with pytest.raises(TypeError, match=words):
+        to_message(prompt, Options())
+
+
+def test_a_lone_message_is_no_prompt(messages):
+    from tandem_client import Message, Options
+    from tandem_client.requests import to_message
+
+    with pytest.raises(TypeError, match="put it into a list"):
+        to_message(Message("user", "x"), Options())
+
+
+def test_conversations_are_rendered_and_tokenized(client):
+    """As generate sees them, with and without the header of the answer."""
+    from tandem_client import Message, Options
+
+    chat = [Message("user", "Hello.")]
+    for omit in (False, True):
+        ids = client.tokenize(chat, omit_generation_prompt=omit)
+        text = client.render(chat, omit_generation_prompt=omit)
+        assert text.endswith("<|im_start|>assistant\n") is not omit
+        assert client.tokenize(text, parse_special_tokens=True) == ids
+        answer = client.complete(chat, Options(max_tokens=1, omit_generation_prompt=omit))
+        assert answer.finished.usage.prompt_tokens == len(ids)
+        assert client.detokenize(ids, render_special_tokens=True) == text
+        assert "<|im_start|>" not in client.detokenize(ids)
+    assert client.tokenize("Hello", add_special_tokens=True)[-1:] == client.tokenize("Hello")
+
+
+def test_each_draft_is_told_when_asked_for(client):
+    from tandem_client import Options
+
+    for wanted in (False, True):
+        options = Options(max_tokens=12, mode="draft", draft_length=2, speculation_trace=wanted)
+        report = client.complete("The sea was", options).finished.speculation
+        assert bool(report.trace) is wanted
+        if wanted:
+            assert sum(step.accepted for step in report.trace) == report.accepted_token_count
 
 
 def test_a_client_with_a_key_is_one_client(messages, models):
@@ -155,6 +243,11 @@ def test_asynchronous_streams(messages, server):
             assert all(answer.finished for answer in both)
             assert (await client.get_model()).model
             assert await client.detokenize(await client.tokenize("The sea was")) == "The sea was"
+            chat = [{"role": "user", "content": "Hello."}]
+            text = await client.render(chat)
+            ids = await client.tokenize(chat)
+            assert ids == await client.tokenize(text, parse_special_tokens=True)
+            assert await client.detokenize(ids, render_special_tokens=True) == text
             with pytest.raises(TandemError) as caught:
                 await client.detokenize([-1])
             assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT

@@ -9,7 +9,7 @@ from tandem_client.aio import AsyncClient, AsyncStream
 from tandem_client.channel import Tls
 from tandem_client.client import Client, Stream
 from tandem_client.errors import TandemError
-from tandem_client.requests import Answer, Delta, Message, Options
+from tandem_client.requests import Answer, Chat, Delta, Message, Options, Prompt
 
-__all__ = ["Answer", "AsyncClient", "AsyncStream", "Client", "Delta", "Message", "Options",
-           "Stream", "TandemError", "Tls"]
+__all__ = ["Answer", "AsyncClient", "AsyncStream", "Chat", "Client", "Delta", "Message",
+           "Options", "Prompt", "Stream", "TandemError", "Tls"]

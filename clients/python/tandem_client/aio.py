@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,7 +13,8 @@ from tandem.gateway.v1 import gateway_pb2 as pb
 from tandem.gateway.v1 import gateway_pb2_grpc
 
 from tandem_client import channel, errors
-from tandem_client.requests import Answer, Delta, Options, Prompt, to_message
+from tandem_client.requests import (Answer, Chat, Delta, Options, Prompt, to_message,
+                                    to_tokenize)
 
 
 def _translated(error: Any) -> errors.TandemError:
@@ -89,18 +90,32 @@ class AsyncClient:
             pass
         return stream.answer
 
-    async def tokenize(self, text: str) -> list[int]:
-        response = await self._call(self._stub.Tokenize, pb.TokenizeRequest(text=text))
-        return list(response.token_ids)
+    async def tokenize(self, text: str | Chat, *, parse_special_tokens: bool = False,
+                       add_special_tokens: bool = False, omit_generation_prompt: bool = False,
+                       model: str = "") -> list[int]:
+        """As Client.tokenize."""
+        request = to_tokenize(text, parse_special_tokens=parse_special_tokens,
+                              add_special_tokens=add_special_tokens,
+                              omit_generation_prompt=omit_generation_prompt, model=model)
+        return list((await self._call(self._stub.Tokenize, request)).token_ids)
 
-    async def detokenize(self, token_ids: list[int]) -> str:
-        response = await self._call(self._stub.Detokenize,
-                                    pb.DetokenizeRequest(token_ids=token_ids))
-        return str(response.text)
+    async def render(self, messages: Chat, *, omit_generation_prompt: bool = False,
+                     model: str = "") -> str:
+        """As Client.render."""
+        request = to_tokenize(messages, parse_special_tokens=False, add_special_tokens=False,
+                              omit_generation_prompt=omit_generation_prompt, model=model)
+        return str((await self._call(self._stub.Tokenize, request)).rendered_prompt)
 
-    async def get_model(self) -> pb.GetModelResponse:
+    async def detokenize(self, token_ids: Sequence[int], *, render_special_tokens: bool = False,
+                         model: str = "") -> str:
+        """As Client.detokenize."""
+        request = pb.DetokenizeRequest(token_ids=token_ids, model=model,
+                                       render_special_tokens=render_special_tokens)
+        return str((await self._call(self._stub.Detokenize, request)).text)
+
+    async def get_model(self, model: str = "") -> pb.GetModelResponse:
         response: pb.GetModelResponse = await self._call(self._stub.GetModel,
-                                                         pb.GetModelRequest())
+                                                         pb.GetModelRequest(model=model))
         return response
 
     async def _call(self, method: Any, request: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +12,8 @@ from tandem.gateway.v1 import gateway_pb2 as pb
 from tandem.gateway.v1 import gateway_pb2_grpc
 
 from tandem_client import channel, errors
-from tandem_client.requests import Answer, Delta, Options, Prompt, to_message
+from tandem_client.requests import (Answer, Chat, Delta, Options, Prompt, to_message,
+                                    to_tokenize)
 
 
 def _raise(error: grpc.RpcError) -> None:
@@ -96,15 +97,36 @@ class Client:
             pass
         return stream.answer
 
-    def tokenize(self, text: str) -> list[int]:
-        return list(self._call(self._stub.Tokenize, pb.TokenizeRequest(text=text)).token_ids)
+    def tokenize(self, text: str | Chat, *, parse_special_tokens: bool = False,
+                 add_special_tokens: bool = False, omit_generation_prompt: bool = False,
+                 model: str = "") -> list[int]:
+        """Token ids of a text, or of a conversation, as `generate` sees them.
 
-    def detokenize(self, token_ids: list[int]) -> str:
-        response = self._call(self._stub.Detokenize, pb.DetokenizeRequest(token_ids=token_ids))
-        return str(response.text)
+        `add_special_tokens`: before a text the beginning-of-sequence token, where the model
+        wants one. The rest as in Options.
+        """
+        request = to_tokenize(text, parse_special_tokens=parse_special_tokens,
+                              add_special_tokens=add_special_tokens,
+                              omit_generation_prompt=omit_generation_prompt, model=model)
+        return list(self._call(self._stub.Tokenize, request).token_ids)
 
-    def get_model(self) -> pb.GetModelResponse:
-        response: pb.GetModelResponse = self._call(self._stub.GetModel, pb.GetModelRequest())
+    def render(self, messages: Chat, *, omit_generation_prompt: bool = False,
+               model: str = "") -> str:
+        """A conversation as the model's chat template writes it."""
+        request = to_tokenize(messages, parse_special_tokens=False, add_special_tokens=False,
+                              omit_generation_prompt=omit_generation_prompt, model=model)
+        return str(self._call(self._stub.Tokenize, request).rendered_prompt)
+
+    def detokenize(self, token_ids: Sequence[int], *, render_special_tokens: bool = False,
+                   model: str = "") -> str:
+        """The text of token ids; special ones are dropped unless `render_special_tokens`."""
+        request = pb.DetokenizeRequest(token_ids=token_ids, model=model,
+                                       render_special_tokens=render_special_tokens)
+        return str(self._call(self._stub.Detokenize, request).text)
+
+    def get_model(self, model: str = "") -> pb.GetModelResponse:
+        response: pb.GetModelResponse = self._call(self._stub.GetModel,
+                                                   pb.GetModelRequest(model=model))
         return response
 
     def _call(self, method: Any, request: Any) -> Any:
