@@ -1,5 +1,5 @@
 #!/bin/sh
-# Packages of a stage: `build`, or `run [CUDA version]`. Debian 12 and Ubuntu 24.04.
+# Packages of a stage: `build` or `run`. Debian 12 and Ubuntu 24.04.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 
@@ -19,12 +19,7 @@ esac
 
 case "$1" in
   build) packages=$build ;;
-  run)
-    packages=$run
-    if [ -n "${2:-}" ]; then
-      # 12.8.1 -> libcublas-12-8, which holds cuBLASLt.
-      packages="$packages libcublas-$(echo "$2" | cut -d. -f1,2 | tr . -)"
-    fi ;;
+  run) packages=$run ;;
   *) echo "build or run, not $1" >&2; exit 2 ;;
 esac
 
