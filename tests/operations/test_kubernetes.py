@@ -130,6 +130,24 @@ def test_the_prometheus_rule_is_what_prometheus_has(tmp_path):
     assert out.read_text() == (script.parent / "prometheus-rule.yaml").read_text(), f"run {script}"
 
 
+def test_a_kustomization_puts_another_address_of_the_runbook(tmp_path):
+    """That of docs/operations.md, on top of an overlay."""
+    if kubectl() is None:
+        pytest.skip("needs a kubectl with kustomize 5")
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    lines = re.search(r"^configMapGenerator:.*?(?=^```)", guide, re.M | re.S).group(0)
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [deploy/k8s/overlays/full]\n{lines}", encoding="utf-8")
+    result = subprocess.run([kubectl(), "kustomize", str(tmp_path)], capture_output=True,
+                            text=True, check=True)
+    rule, = of_kind(yaml.safe_load_all(result.stdout), "PrometheusRule")
+    links = [entry["annotations"]["runbook_url"] for group in rule["spec"]["groups"]
+             for entry in group["rules"] if "alert" in entry]
+    assert links and all(link.startswith("https://wiki.your.org/tandem-runbook#tandem")
+                         for link in links), links
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_pods_keep_to_the_restricted_standard(rendered, overlay):
     """Pod Security Standards, "restricted", and a little more."""

@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 import re
+import shutil
 import subprocess
 
 import panels
@@ -12,6 +13,9 @@ import yaml
 from prometheus_server import RULES, find
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# What users put the address of their copy of docs/runbook.md for: Alertmanager and Grafana make a
+# link of it, which a path of the source tree is not.
+RUNBOOK = "https://runbooks.example/tandem"
 DASHBOARDS = ROOT / "deploy" / "grafana" / "dashboards"
 # What Grafana puts in for its variables.
 VARIABLES = {"$__rate_interval": "10s", "$job": "tandem", "$instance": ".*", "$model": ".*"}
@@ -72,10 +76,22 @@ def test_every_alert_has_cases_of_both_kinds_and_a_page():
     for rule in rules("alerts.yml"):
         name = rule["alert"]
         assert name in fired and name in quiet, name
-        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+        assert rule["annotations"]["runbook_url"] == f"{RUNBOOK}#{name.lower()}"
         assert re.search(rf"^## {name}$", runbook, re.M), f"no page for {name}"
         assert rule["labels"]["severity"] in ("page", "ticket")
         assert rule["annotations"]["summary"] and rule["annotations"]["description"]
+
+
+def test_one_command_puts_another_address_of_the_runbook(tmp_path):
+    """That of docs/operations.md; test_kubernetes.py tries the one for the operator."""
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    command = re.search(r"^sed -i .*", guide, re.M).group(0)
+    shutil.copytree(RULES, tmp_path / "deploy" / "prometheus")
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    alerts = (tmp_path / "deploy" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
+    links = re.findall(r"runbook_url: (.*)", alerts)
+    assert links and all(link.startswith("https://wiki.your.org/tandem-runbook#tandem")
+                         for link in links), links
 
 
 def test_the_page_of_metrics_is_clean(scenario):
