@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Plots what `tandem bench serve --json` wrote: one file, or several to compare.
 
-  tools/plot_load.py off.json auto.json --out load.png
+  .cache/venv/bin/python tools/plot_load.py off.json auto.json --out load.png
+
+matplotlib is of tests/requirements.txt: `scripts/setup --tests` gets it.
 """
 
 import argparse
