@@ -1,6 +1,7 @@
 #include "common/speculation/lookup.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "common/base/check.h"
 
@@ -11,11 +12,23 @@ PromptLookup::PromptLookup()
       long_{.n = kLongMatch, .heads = {}, .previous = {}} {}
 
 void PromptLookup::Append(absl::Span<const int32_t> token_ids) {
-  for (const int32_t id : token_ids) {
-    tokens_.push_back(id);
-    Insert(&short_, length());
-    Insert(&long_, length());
+  tokens_.insert(tokens_.end(), token_ids.begin(), token_ids.end());
+}
+
+void PromptLookup::Link() {
+  if (num_linked_ == length()) return;
+  LinkIn(&short_);
+  LinkIn(&long_);
+  num_linked_ = length();
+}
+
+void PromptLookup::LinkIn(Chains* chains) const {
+  chains->previous.resize(tokens_.size(), -1);
+  if (tokens_.size() > chains->heads.size()) {
+    Grow(chains);
+    return;
   }
+  for (int32_t end = num_linked_ + 1; end <= length(); ++end) Insert(chains, end);
 }
 
 uint32_t PromptLookup::HashAt(int32_t end, int32_t n) const {
@@ -27,28 +40,19 @@ uint32_t PromptLookup::HashAt(int32_t end, int32_t n) const {
   return static_cast<uint32_t>(hash >> 16);
 }
 
-void PromptLookup::Insert(Chains* chains, int32_t end) {
-  chains->previous.push_back(-1);
+void PromptLookup::Insert(Chains* chains, int32_t end) const {
   if (end < chains->n) return;
-  if (end > static_cast<int32_t>(chains->heads.size())) {
-    Grow(chains);
-    return;
-  }
   int32_t& head = chains->heads[HashAt(end, chains->n) & (chains->heads.size() - 1)];
   chains->previous[end - 1] = head;
   head = end;
 }
 
-// Links all n-grams anew into twice the heads.
-void PromptLookup::Grow(Chains* chains) {
+// Links all n-grams anew into at least twice the heads.
+void PromptLookup::Grow(Chains* chains) const {
   constexpr size_t kFirstSize = 256;
-  chains->heads.assign(std::max(kFirstSize, 2 * chains->heads.size()), -1);
-  const uint32_t mask = static_cast<uint32_t>(chains->heads.size() - 1);
-  for (int32_t end = chains->n; end <= length(); ++end) {
-    int32_t& head = chains->heads[HashAt(end, chains->n) & mask];
-    chains->previous[end - 1] = head;
-    head = end;
-  }
+  const size_t size = std::bit_ceil(std::max(tokens_.size(), 2 * chains->heads.size()));
+  chains->heads.assign(std::max(kFirstSize, size), -1);
+  for (int32_t end = chains->n; end <= length(); ++end) Insert(chains, end);
 }
 
 MatchTrust PromptLookup::TrustOf(int32_t length, int32_t num_occurrences, bool is_contested) {
@@ -58,33 +62,49 @@ MatchTrust PromptLookup::TrustOf(int32_t length, int32_t num_occurrences, bool i
   return length < 4 ? MatchTrust::kShort : length < 8 ? MatchTrust::kMedium : MatchTrust::kLong;
 }
 
+// How many tokens before `end` are those before the sequence's end, kMaxMatch at most.
+int32_t PromptLookup::NumMatching(int32_t end) const {
+  int32_t matched = 0;
+  while (matched < std::min(kMaxMatch, end) &&
+         tokens_[end - 1 - matched] == tokens_[length() - 1 - matched]) {
+    ++matched;
+  }
+  return matched;
+}
+
 PromptLookup::Match PromptLookup::FindIn(const Chains& chains) const {
   Match best;
   if (length() < chains.n) return best;
-  // The chain begins with the sequence's own end. It also has n-grams of equal hash:
-  // those are looked at and not counted as candidates, so their number is bounded too.
-  constexpr int32_t kMaxLooks = 4 * kMaxCandidates;
-  int32_t end = chains.previous[length() - 1];
   int32_t candidates = 0;
   bool is_contested = false;
-  for (int32_t looks = 0; end >= 0 && looks < kMaxLooks && candidates < kMaxCandidates;
-       ++looks, end = chains.previous[end - 1]) {
-    int32_t matched = 0;
-    while (matched < std::min(kMaxMatch, end) &&
-           tokens_[end - 1 - matched] == tokens_[length() - 1 - matched]) {
-      ++matched;
-    }
-    if (matched < chains.n) continue;
+  // False when it need not look on.
+  const auto look = [&](int32_t end) {
+    const int32_t matched = NumMatching(end);
+    if (matched < chains.n) return true;
     is_contested = is_contested || (candidates > 0 && tokens_[end] != tokens_[best.next_position]);
     ++candidates;
     if (matched > best.length) best = {.length = matched, .next_position = end};
-    if (matched == kMaxMatch) break;
+    return matched < kMaxMatch && candidates < kMaxCandidates;
+  };
+  bool looks_on = true;
+  for (int32_t end = length() - 1; looks_on && end > num_linked_; --end) looks_on = look(end);
+  if (looks_on && num_linked_ >= chains.n) {
+    // The chain also has n-grams of equal hash: those are looked at and not counted as candidates,
+    // so their number is bounded too.
+    constexpr int32_t kMaxLooks = 4 * kMaxCandidates;
+    int32_t end = chains.heads[HashAt(length(), chains.n) & (chains.heads.size() - 1)];
+    if (end == length()) end = chains.previous[end - 1];
+    for (int32_t looks = 0; looks_on && end >= 0 && looks < kMaxLooks; ++looks) {
+      looks_on = look(end);
+      end = chains.previous[end - 1];
+    }
   }
   best.trust = TrustOf(best.length, candidates, is_contested);
   return best;
 }
 
-PromptLookup::Match PromptLookup::Find() const {
+PromptLookup::Match PromptLookup::Find() {
+  if (length() - num_linked_ > kMaxUnlinked) Link();
   const Match match = FindIn(long_);
   return match.length > 0 ? match : FindIn(short_);
 }

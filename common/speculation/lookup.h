@@ -20,8 +20,8 @@ enum class MatchTrust : int8_t {
 inline constexpr int32_t kNumMatchTrusts = 5;
 
 // Prompt lookup over the tokens of one sequence. Only committed tokens are appended, so
-// nothing is ever rewound. About 28 bytes and constant time for each token. Not
-// thread-safe.
+// nothing is ever rewound. About 28 bytes and constant time for each token, most of it in Link,
+// which may come whenever nobody waits. Not thread-safe.
 //
 // Which occurrence: of the kMaxCandidates most recent earlier occurrences of the last
 // kLongMatch tokens the one with the longest match (compared up to kMaxMatch); when there
@@ -36,6 +36,10 @@ class PromptLookup {
   PromptLookup();
 
   void Append(absl::Span<const int32_t> token_ids);
+  // Makes what was appended quick to find. Find finds it before, and links it itself where it is
+  // more than kMaxUnlinked tokens.
+  void Link();
+  static constexpr int32_t kMaxUnlinked = 64;
   int32_t length() const { return static_cast<int32_t>(tokens_.size()); }
 
   struct Match {
@@ -43,14 +47,14 @@ class PromptLookup {
     int32_t next_position = 0;  // what followed there
     MatchTrust trust = MatchTrust::kShort;
   };
-  Match Find() const;
+  Match Find();
 
   // The up to `max_tokens` tokens that followed the match; where they reach the end of the
   // sequence they go on with themselves, so that a loop is followed. Requires a match.
   std::vector<int32_t> Draft(const Match& match, int32_t max_tokens) const;
 
  private:
-  // Positions after each n-gram of one length, linked from the most recent back.
+  // Positions after each n-gram of one length in the linked tokens, from the most recent back.
   struct Chains {
     int32_t n;
     std::vector<int32_t> heads;     // [power of two], by hash; -1: none
@@ -58,12 +62,15 @@ class PromptLookup {
   };
 
   uint32_t HashAt(int32_t end, int32_t n) const;
-  void Insert(Chains* chains, int32_t end);
-  void Grow(Chains* chains);
+  void LinkIn(Chains* chains) const;
+  void Insert(Chains* chains, int32_t end) const;
+  int32_t NumMatching(int32_t end) const;
+  void Grow(Chains* chains) const;
   Match FindIn(const Chains& chains) const;
   static MatchTrust TrustOf(int32_t length, int32_t num_occurrences, bool is_contested);
 
   std::vector<int32_t> tokens_;
+  int32_t num_linked_ = 0;  // of tokens_
   Chains short_;
   Chains long_;
 };

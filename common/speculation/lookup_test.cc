@@ -59,6 +59,7 @@ TEST(PromptLookupTest, FindsWhatLookingEverywhereFinds) {
     for (int32_t i = 0; i < 1500; ++i) {
       tokens.push_back(std::uniform_int_distribution<int32_t>(0, alphabet - 1)(random));
       lookup.Append({tokens.back()});
+      if (random() % 8 == 0) lookup.Link();
       const PromptLookup::Match match = lookup.Find();
       const PromptLookup::Match expected = FindRef(tokens);
       ASSERT_EQ(match.length, expected.length) << "alphabet " << alphabet << " at " << i;
@@ -99,6 +100,8 @@ TEST(PromptLookupTest, AppendingAtOnceEqualsAppendingOneByOne) {
   at_once.Append(tokens);
   PromptLookup one_by_one;
   for (const int32_t id : tokens) one_by_one.Append({id});
+  EXPECT_EQ(at_once.Find().next_position, one_by_one.Find().next_position);
+  one_by_one.Link();
   EXPECT_EQ(at_once.Find().next_position, one_by_one.Find().next_position);
 }
 

@@ -204,6 +204,7 @@ void Engine::Impl::RunRound(Round* round) {
 
   const absl::Duration sent = clock_->Now();
   target_link_->Send(VerifyStepOf(*round));
+  for (const Entry& entry : round->entries) entry.sequence->lookup.Link();
   // Filling the draft's cache runs beside the verify: nobody waits for it. Nor for proposals
   // to those who are not in it.
   const bool is_overlapped = asks_draft && !waits;
