@@ -152,6 +152,14 @@ double StepCosts::RowSeconds(int32_t num_rows) const {
   return std::max(0.0, (Verify(num_rows + kSpan) - Verify(num_rows)) / kSpan);
 }
 
+int32_t StepCosts::FreeRows(int32_t num_rows) const {
+  constexpr double kHardly = 1.03;
+  const double limit = kHardly * Verify(num_rows);
+  int32_t free = kMostFree;
+  while (free > 0 && Verify(num_rows + free) > limit) --free;
+  return free;
+}
+
 double StepCosts::Propose(int32_t num_sequences, int32_t num_draft_tokens) const {
   if (num_draft_tokens == 0 || num_sequences == 0) return 0.0;
   const int32_t wanted = BatchClass(num_sequences);

@@ -29,6 +29,10 @@ class StepCosts {
   // What a row more costs beside `num_rows`; 0 when only one row count was measured. Requires
   // knows_verify().
   double RowSeconds(int32_t num_rows) const;
+  // More rows beside these that hardly cost anything, kMostFree at most: a GPU runs so many at a
+  // time. Requires knows_verify().
+  int32_t FreeRows(int32_t num_rows) const;
+  static constexpr int32_t kMostFree = 32;
   // 0 without draft tokens; a guess unless knows_propose(). Requires knows_verify().
   double Propose(int32_t num_sequences, int32_t num_draft_tokens) const;
   // 0 until measured. A GPU takes hardly longer for 64 tokens than for 8.

@@ -90,6 +90,22 @@ TEST(StepCostsTest, StepsWithPromptsTellWhatNoVerifyHasTold) {
   EXPECT_NEAR(costs.Verify(44), 4.0, 1e-9);
 }
 
+TEST(StepCostsTest, RowsThatAGpuRunsAnywayAreFree) {
+  StepCosts costs;
+  for (const int32_t rows : {31, 32}) costs.ObserveVerify(rows, 2.9);
+  for (const int32_t rows : {42, 58, 63}) costs.ObserveMixed(rows, 5.2);
+  costs.ObserveMixed(68, 7.3);
+  EXPECT_EQ(costs.FreeRows(42), 64 - 42);
+  EXPECT_EQ(costs.FreeRows(64), 0);
+  EXPECT_LE(costs.FreeRows(31), 1);
+}
+
+TEST(StepCostsTest, NoRowIsFreeWhereEachCostsAsMuch) {
+  StepCosts costs;
+  for (const int32_t rows : {1, 8, 30, 60, 120}) costs.ObserveVerify(rows, 1.0 + 0.3 * rows);
+  for (const int32_t rows : {4, 16, 40, 100}) EXPECT_LE(costs.FreeRows(rows), 3) << rows;
+}
+
 TEST(StepCostsTest, AllRowCountsFollowASlowDown) {
   StepCosts costs;
   for (int32_t i = 0; i < 20; ++i) {

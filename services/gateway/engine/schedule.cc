@@ -116,7 +116,9 @@ int32_t Engine::Impl::PrefillBudget(int32_t num_decoding, int32_t num_prefilling
   if (num_decoding == 0) return most;
   const StepCosts& costs = planner_.costs();
   const double plain_seconds = costs.knows_verify() ? costs.Verify(num_decoding) : 0.0;
-  return std::min(most, pacer_.Budget(plain_seconds, num_prefilling, num_decoding));
+  const int32_t budget = pacer_.Budget(plain_seconds, num_prefilling, num_decoding);
+  const int32_t free = costs.knows_verify() ? costs.FreeRows(num_decoding + budget) : 0;
+  return std::min(most, budget + free);
 }
 
 // Prompt tokens of each in the next step. Another comes first each time: a budget that is
