@@ -129,6 +129,7 @@ class Engine::Impl {
   // pipeline.cc
   void TakePrepared(Round* round);
   void MoveAhead(Round* round);
+  void PutBackFromAhead(Round* round);
   void KeepPrepared(Round* round);
   void ObserveRound(const Round& round, const VerifyStepResult& result, absl::Duration duration);
 

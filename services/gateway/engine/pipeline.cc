@@ -47,6 +47,23 @@ void Engine::Impl::MoveAhead(Round* round) {
   round->entries = std::move(now);
 }
 
+// Who cannot be drafted for after all goes on without drafts in this round, in its place: it
+// would be the first to wait in the next one too.
+void Engine::Impl::PutBackFromAhead(Round* round) {
+  std::vector<Entry> ahead;
+  for (Entry& entry : round->ahead) {
+    if (entry.plan.source == DraftSource::kDraft) {
+      ahead.push_back(std::move(entry));
+      continue;
+    }
+    const auto place = std::upper_bound(
+        round->entries.begin(), round->entries.end(), entry,
+        [](const Entry& a, const Entry& b) { return a.sequence->ranks_before(*b.sequence); });
+    round->entries.insert(place, std::move(entry));
+  }
+  round->ahead = std::move(ahead);
+}
+
 void Engine::Impl::KeepPrepared(Round* round) {
   for (Entry& entry : round->ahead) {
     if (entry.plan.source != DraftSource::kDraft) continue;

@@ -165,6 +165,7 @@ Engine::Impl::Round Engine::Impl::Schedule() {
   PlanDrafts(&round);
   MoveAhead(&round);
   ScheduleProposals(&round);
+  PutBackFromAhead(&round);
   ScheduleCatchUp(active, &round);
   return round;
 }
