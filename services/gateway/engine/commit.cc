@@ -28,7 +28,11 @@ void Engine::Impl::LearnCosts(const Round& round, int32_t num_rows, bool was_ove
   StepCosts& costs = planner_.costs();
   if (round.num_prefill_tokens == 0) {
     // Only steps of drafts and decodes, alone on the machine, say what a row costs.
-    if (!was_overlapped) costs.ObserveVerify(num_rows, seconds);
+    if (was_overlapped) return;
+    if (round.is_measuring()) {
+      measuring_turns_.Observe(costs.knows_verify() ? costs.Verify(num_rows) : 0.0, seconds);
+    }
+    costs.ObserveVerify(num_rows, seconds);
     return;
   }
   int32_t num_decode_rows = 0;

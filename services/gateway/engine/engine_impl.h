@@ -62,6 +62,9 @@ class Engine::Impl {
     WorkerStep propose;
     std::vector<Sequence*> proposing;  // of propose.sequences
     bool has_proposals = false;        // else it only fills the draft's cache
+    bool waits_for_draft = false;      // its steps run one after the other, each alone
+    // In halves, and yet its steps run alone, to be measured.
+    bool is_measuring() const { return waits_for_draft && !ahead.empty(); }
     absl::Duration propose_sent;
   };
 
@@ -172,6 +175,7 @@ class Engine::Impl {
   Worker draft_;
   PrefillPacer pacer_;
   PipelineChooser chooser_;
+  MeasuringTurns measuring_turns_;
   WaitingQueue waiting_;
   Sequences running_;
   int64_t next_id_ = 1;

@@ -25,10 +25,14 @@ class MachineLink final : public Link {
     worker_->Send(step);
   }
   absl::StatusOr<StepResult> Await(absl::Duration timeout) override {
+    const absl::Duration begin = machine_->Now();
     absl::StatusOr<StepResult> result = worker_->Await(timeout);
+    machine_->Advance((slowdown - 1.0) * (machine_->Now() - begin));
     clock_->Advance(std::max(absl::ZeroDuration(), machine_->Now() - clock_->Now()));
     return result;
   }
+
+  double slowdown = 1.0;  // steps take so many times longer; at least 1
 
  private:
   Worker* worker_;
@@ -139,6 +143,54 @@ TEST(HalvesTest, AutoLeavesThemWhereTheWorkersTakeTurns) {
   EXPECT_LT(chosen.share_in_halves, 0.1);
   EXPECT_EQ(chosen.token_ids, off.token_ids);
   EXPECT_EQ(on.token_ids, off.token_ids);
+}
+
+// Four requests in halves, whose steps of one worker get slower between rounds 600 and 1200.
+class ChangingCosts {
+ public:
+  explicit ChangingCosts(absl::Duration draft_step_cost)
+      : pair_(Pipelining::kOn, Machines::kTwo, draft_step_cost) {
+    pair_.observer.on_step = [this](const StepInfo& info) {
+      if (info.role != Role::kTarget) return;
+      num_rows_ += info.num_rows;
+      num_sequences_ += info.num_sequences;
+    };
+    for (uint64_t seed = 1; seed <= 4; ++seed) pair_.Submit(SimRequest(10, 4000, seed));
+  }
+
+  // Runs up to `end` rounds in all; the mean draft length of the last 200. `slowdown` is what
+  // grows to `most`.
+  double MeanDraftLength(int32_t end, double* slowdown, double most) {
+    for (; num_rounds_ < end; ++num_rounds_) {
+      if (end - num_rounds_ == 200) num_rows_ = num_sequences_ = 0;
+      *slowdown = 1.0 + (most - 1.0) * std::clamp((num_rounds_ - 600) / 600.0, 0.0, 1.0);
+      EXPECT_TRUE(pair_.engine.RunOnce());
+    }
+    return 1.0 * num_rows_ / num_sequences_ - 1.0;
+  }
+
+  Pair& pair() { return pair_; }
+
+ private:
+  Pair pair_;
+  int32_t num_rounds_ = 0;
+  int64_t num_rows_ = 0, num_sequences_ = 0;
+};
+
+// Steps that ran beside others told nothing of what they cost: drafts were as long whatever the
+// workers took, and stayed so.
+TEST(HalvesTest, DraftsGetLongerWhenTheTargetGetsSlower) {
+  ChangingCosts run(absl::Milliseconds(6));
+  double* slowdown = &run.pair().target.slowdown;
+  EXPECT_LT(run.MeanDraftLength(600, slowdown, 5.0), 2.5);
+  EXPECT_GT(run.MeanDraftLength(1600, slowdown, 5.0), 3.5);
+}
+
+TEST(HalvesTest, NobodyDraftsAnyMoreWhenTheDraftGetsTooSlow) {
+  ChangingCosts run(absl::Milliseconds(2));
+  double* slowdown = &run.pair().draft.slowdown;
+  EXPECT_GT(run.MeanDraftLength(600, slowdown, 5.0), 4.0);
+  EXPECT_LT(run.MeanDraftLength(1600, slowdown, 5.0), 0.5);
 }
 
 }  // namespace

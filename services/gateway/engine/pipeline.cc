@@ -77,7 +77,7 @@ void Engine::Impl::KeepPrepared(Round* round) {
 void Engine::Impl::ObserveRound(const Round& round, const VerifyStepResult& result,
                                 absl::Duration duration) {
   // Prompts cost one way of running what they cost the other.
-  if (!round.may_be_ahead || round.num_prefill_tokens > 0) return;
+  if (!round.may_be_ahead || round.num_prefill_tokens > 0 || round.is_measuring()) return;
   int32_t num_tokens = 0;
   for (size_t i = 0; i < round.entries.size(); ++i) {
     if (round.entries[i].samples) num_tokens += 1 + result.results[i].num_accepted;

@@ -1,6 +1,7 @@
 #include "services/gateway/engine/pipeline_chooser.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace tandem::gateway {
 
@@ -33,6 +34,20 @@ void PipelineChooser::Observe(int32_t num_tokens, absl::Duration duration) {
     interval_ = std::min(2 * interval_, kLastInterval);
   }
   Begin(/*is_trial=*/false);
+}
+
+bool MeasuringTurns::Take() {
+  if (num_left_-- > 0) return false;
+  num_left_ = interval_ - 1;
+  interval_ = std::min(2 * interval_, kMostInterval);
+  return true;
+}
+
+void MeasuringTurns::Observe(double expected_seconds, double seconds) {
+  constexpr double kTolerance = 0.2;  // steps vary by less
+  if (std::abs(seconds - expected_seconds) <= kTolerance * expected_seconds) return;
+  interval_ = kLeastInterval;
+  num_left_ = kLeastInterval - 1;
 }
 
 }  // namespace tandem::gateway

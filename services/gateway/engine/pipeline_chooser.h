@@ -1,4 +1,5 @@
-// Whether draft and target work at the same time, each on one half of the batch.
+// Whether draft and target work at the same time, each on one half of the batch, and when they
+// are measured all the same.
 #pragma once
 
 #include <cstdint>
@@ -48,6 +49,25 @@ class PipelineChooser {
   int32_t num_rounds_ = 0;  // of this phase
   Rate rate_;               // of its last kTrialRounds
   double present_rate_ = 0.0;
+};
+
+// When rounds in halves measure: steps beside each other do not show what each costs, so now and
+// then one waits for the other. Rarely while the prices are right, which grow with contexts over
+// hundreds of rounds; sooner after one was wrong. Not thread-safe.
+class MeasuringTurns {
+ public:
+  // Whether the next round in halves is to measure. Asked once for each that could.
+  bool Take();
+  // What one of its steps was expected to take, 0 when nothing was known, and took.
+  void Observe(double expected_seconds, double seconds);
+
+  // From one round that measures to the next. Each costs at most what the shorter step takes.
+  static constexpr int32_t kLeastInterval = 16;
+  static constexpr int32_t kMostInterval = 64;
+
+ private:
+  int32_t interval_ = kLeastInterval;
+  int32_t num_left_ = 0;  // rounds before the next turn
 };
 
 }  // namespace tandem::gateway

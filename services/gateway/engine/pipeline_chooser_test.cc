@@ -51,5 +51,30 @@ TEST(PipelineChooserTest, OnAndOffAreNotMeasured) {
   EXPECT_EQ(ShareInHalves(off, 2'000, 1000, 1400), 0.0);
 }
 
+// The turns in `num_rounds` rounds, each of whose steps takes `seconds` where 1 is expected.
+int32_t NumTurns(MeasuringTurns& turns, int32_t num_rounds, double seconds) {
+  int32_t count = 0;
+  for (int32_t i = 0; i < num_rounds; ++i) {
+    if (!turns.Take()) continue;
+    ++count;
+    turns.Observe(1.0, seconds);
+  }
+  return count;
+}
+
+TEST(MeasuringTurnsTest, AreRareWhilePricesAreRight) {
+  MeasuringTurns turns;
+  EXPECT_TRUE(turns.Take());
+  turns.Observe(0.0, 1.0);  // nothing was known
+  EXPECT_LE(NumTurns(turns, 64'000, 1.1), 1002);
+}
+
+TEST(MeasuringTurnsTest, ComeSoonerAfterAPriceWasWrong) {
+  MeasuringTurns turns;
+  NumTurns(turns, 1'000, 1.0);
+  EXPECT_GE(NumTurns(turns, 1'000, 1.5), 55);
+  EXPECT_LE(NumTurns(turns, 1'000, 1.0), 18);
+}
+
 }  // namespace
 }  // namespace tandem::gateway

@@ -85,10 +85,15 @@ void Engine::Impl::ObservePropose(const Round& round, const ProposeStepResult& r
   constexpr int32_t kFewTokens = 3;  // a sequence has one or two after a verify
   constexpr int32_t kManyTokens = 32;
   // Beside a verify it takes longer.
-  const bool is_alone = round.has_proposals && round.ahead.empty();
-  if (is_alone && longest > 0 && num_tokens <= kFewTokens * num_drafting &&
+  if (round.waits_for_draft && longest > 0 && num_tokens <= kFewTokens * num_drafting &&
       round_trip > absl::ZeroDuration()) {
-    planner_.costs().ObservePropose(num_drafting, longest, absl::ToDoubleSeconds(round_trip));
+    StepCosts& costs = planner_.costs();
+    const double seconds = absl::ToDoubleSeconds(round_trip);
+    if (round.is_measuring()) {
+      measuring_turns_.Observe(costs.knows_propose() ? costs.Propose(num_drafting, longest) : 0.0,
+                               seconds);
+    }
+    costs.ObservePropose(num_drafting, longest, seconds);
   }
   if (num_tokens >= kManyTokens && result.prefill > absl::ZeroDuration()) {
     planner_.costs().ObserveDraftPrefill(num_tokens, absl::ToDoubleSeconds(result.prefill));
@@ -198,16 +203,19 @@ void Engine::Impl::RunRound(Round* round) {
   const bool asks_draft =
       !round->proposing.empty() || (draft_.facts && draft_.release.size() >= kMaxReleases);
   const absl::Duration begin = clock_->Now();
-  const bool waits = asks_draft && round->has_proposals && round->ahead.empty();
+  // A step with prompts would not tell what a row costs.
+  round->waits_for_draft =
+      round->has_proposals &&
+      (round->ahead.empty() || (round->num_prefill_tokens == 0 && measuring_turns_.Take()));
   if (asks_draft) SendPropose(round);
-  if (waits) AwaitPropose(round);
+  if (round->waits_for_draft) AwaitPropose(round);
 
   const absl::Duration sent = clock_->Now();
   target_link_->Send(VerifyStepOf(*round));
   for (const Entry& entry : round->entries) entry.sequence->lookup.Link();
   // Filling the draft's cache runs beside the verify: nobody waits for it. Nor for proposals
   // to those who are not in it.
-  const bool is_overlapped = asks_draft && !waits;
+  const bool is_overlapped = asks_draft && !round->waits_for_draft;
   absl::StatusOr<VerifyStepResult> result = target_link_->Await(options_.step_timeout);
   const absl::Duration round_trip = clock_->Now() - sent;
   if (is_overlapped) AwaitPropose(round);
