@@ -83,11 +83,12 @@ std::optional<PageId> KvPagePool::OldestIdle() const {
   return PageId(oldest_idle_);
 }
 
-std::optional<PageId> KvPagePool::OldestIdle(Role role) const {
-  int32_t index = num_idle(role) == 0 ? kNone : oldest_idle_;
-  while (index != kNone && pages_[index].role != role) index = pages_[index].newer;
-  if (index == kNone) return std::nullopt;
-  return PageId(index);
+std::vector<PageId> KvPagePool::IdlePages(Role role) const {
+  std::vector<PageId> idle;
+  for (int32_t index = oldest_idle_; index != kNone; index = pages_[index].newer) {
+    if (pages_[index].role == role) idle.push_back(PageId(index));
+  }
+  return idle;
 }
 
 void KvPagePool::Evict(PageId id) {

@@ -48,8 +48,8 @@ class KvPagePool {
   // The idle page whose last reference went first. Pages of a sequence become idle from its
   // end on, so a prefix is never evicted before what follows it.
   std::optional<PageId> OldestIdle() const;
-  // The same among the pages of `role`; walks past the others.
-  std::optional<PageId> OldestIdle(Role role) const;
+  // All idle pages of `role`, in that order.
+  std::vector<PageId> IdlePages(Role role) const;
   // Makes an idle page free.
   void Evict(PageId page);
 

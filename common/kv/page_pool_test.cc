@@ -1,6 +1,7 @@
 #include "common/kv/page_pool.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <random>
 #include <set>
@@ -160,12 +161,13 @@ class PoolModel {
 
   void Evict() {
     const auto role = static_cast<Role>(random_() % kNumRoles);
-    const auto oldest =
-        std::find_if(idle_.begin(), idle_.end(), [&](PageId page) { return roles_[page] == role; });
+    std::vector<PageId> of_role;
+    std::copy_if(idle_.begin(), idle_.end(), std::back_inserter(of_role),
+                 [&](PageId page) { return roles_[page] == role; });
     ASSERT_EQ(pool_.OldestIdle(), idle_.front());
-    ASSERT_EQ(pool_.OldestIdle(role),
-              oldest == idle_.end() ? std::nullopt : std::optional<PageId>(*oldest));
-    if (oldest == idle_.end()) return;
+    ASSERT_EQ(pool_.IdlePages(role), of_role);
+    if (of_role.empty()) return;
+    const auto oldest = std::find(idle_.begin(), idle_.end(), of_role.front());
     pool_.Evict(*oldest);
     kept_.erase(*oldest);
     idle_.erase(oldest);

@@ -126,8 +126,8 @@ void PagePlanner::Evict(Role role, PageId page) {
 }
 
 void PagePlanner::ForgetCached(Role role) {
-  while (pool_ && pool_->num_idle(role) > 0) {
-    const PageId page = *pool_->OldestIdle(role);
+  if (!pool_) return;
+  for (const PageId page : pool_->IdlePages(role)) {
     index(role).Remove(page);
     pool_->Evict(page);
   }
