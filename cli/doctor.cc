@@ -20,10 +20,10 @@
 #include "cli/gateway_client.h"
 #include "cli/start_plan.h"
 #include "common/base/host_memory.h"
+#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/device/nvml.h"
 #include "common/device/visible_devices.h"
-#include "common/speculation/acceptance.h"
 
 namespace tandem {
 namespace {

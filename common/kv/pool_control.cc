@@ -60,7 +60,7 @@ uint64_t PoolFingerprint() {
                             sizeof(PoolControlHeader),
                             sizeof(DraftProbsSlot),
                             sizeof(DraftProbsRow),
-                            kMaxDraftTokens,
+                            kMaxDraftLength,
                             kMaxDraftProbsEntries};
   uint64_t hash = 0xcbf29ce484222325;
   for (const uint64_t fact : facts) {

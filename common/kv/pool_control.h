@@ -21,10 +21,10 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/base/ids.h"
+#include "common/base/limits.h"
 
 namespace tandem {
 
-inline constexpr int32_t kMaxDraftTokens = 16;         // of one sequence in a step
 inline constexpr int32_t kMaxDraftProbsEntries = 256;  // of one draft token
 
 // One entry of a proposal distribution.
@@ -47,7 +47,7 @@ struct DraftProbsSlot {
   int64_t sequence_id;
   int32_t first_position;  // of draft token 0
   int32_t num_rows;
-  DraftProbsRow rows[kMaxDraftTokens];
+  DraftProbsRow rows[kMaxDraftLength];
 };
 
 // Where the pages are.

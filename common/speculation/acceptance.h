@@ -4,9 +4,9 @@
 #include <array>
 #include <cstdint>
 
-namespace tandem {
+#include "common/base/limits.h"
 
-inline constexpr int32_t kMaxDraftLength = 16;
+namespace tandem {
 
 // Trials at a position that an estimate of one sequence remembers.
 inline constexpr double kSequenceMemory = 20.0;

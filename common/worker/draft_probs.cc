@@ -40,7 +40,7 @@ void BeginDraftProbs(SequenceId sequence, int32_t first_position, DraftProbsSlot
 
 void AppendDraftProbs(int32_t token_id, const SparseDistribution& probs, DraftProbsSlot* slot) {
   const int32_t row_index = slot->num_rows;
-  if (row_index < 0 || row_index >= kMaxDraftTokens) return;  // a peer wrote over it
+  if (row_index < 0 || row_index >= kMaxDraftLength) return;  // a peer wrote over it
   const size_t count = probs.ids.size();
   TANDEM_CHECK(count <= static_cast<size_t>(kMaxDraftProbsEntries));
   DraftProbsRow& row = slot->rows[row_index];
@@ -58,7 +58,7 @@ bool ReadDraftProbs(const DraftProbsSlot& slot, SequenceId sequence, int32_t fir
   probs.clear();
   // The gateway may have kept fewer drafts than were drawn, never others.
   const auto count = static_cast<int32_t>(draft_token_ids.size());
-  if (count > kMaxDraftTokens || slot.sequence_id != static_cast<int64_t>(sequence) ||
+  if (count > kMaxDraftLength || slot.sequence_id != static_cast<int64_t>(sequence) ||
       slot.first_position != first_position || slot.num_rows < count) {
     return false;
   }

@@ -15,7 +15,7 @@ namespace tandem::worker {
 void BeginDraftProbs(SequenceId sequence, int32_t first_position, DraftProbsSlot* slot);
 
 // Adds the distribution that `token_id` was drawn from: at most kMaxDraftProbsEntries
-// ids. Requires less than kMaxDraftTokens rows.
+// ids. Requires less than kMaxDraftLength rows.
 void AppendDraftProbs(int32_t token_id, const SparseDistribution& probs, DraftProbsSlot* slot);
 
 // Copies out the distributions of exactly these drafts. False, and none, when the slot

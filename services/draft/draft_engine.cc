@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
+#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/speculation/verify.h"
 #include "common/worker/draft_probs.h"
@@ -111,8 +112,8 @@ absl::Status DraftEngine::Begin(const SequenceStep& step, Entry& entry) {
         absl::StrCat("sequence ", static_cast<int64_t>(step.sequence), " ", parts...));
   };
   if (!seen_.insert(step.sequence).second) return refuse("is twice in one step");
-  if (step.num_draft_tokens < 0 || step.num_draft_tokens > kMaxDraftTokens) {
-    return refuse("asks for ", step.num_draft_tokens, " drafts, 0 to ", kMaxDraftTokens);
+  if (step.num_draft_tokens < 0 || step.num_draft_tokens > kMaxDraftLength) {
+    return refuse("asks for ", step.num_draft_tokens, " drafts, 0 to ", kMaxDraftLength);
   }
   if (step.token_ids.empty()) return refuse("has no token to go on from");
   if (!(step.min_confidence >= 0.0f && step.min_confidence <= 1.0f)) {

@@ -11,7 +11,6 @@ inline constexpr int32_t kMaxStopStrings = 16;
 inline constexpr int32_t kMaxStopBytes = 256;
 inline constexpr int32_t kMaxStopTokenIds = 256;
 inline constexpr int32_t kMaxLogitBiasEntries = 1024;
-inline constexpr int32_t kMaxDraftLength = 16;
 inline constexpr int32_t kMaxTopLogprobs = 20;
 inline constexpr int32_t kMaxChatMessages = 4096;
 inline constexpr int32_t kMaxRoleBytes = 64;

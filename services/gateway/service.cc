@@ -5,6 +5,7 @@
 
 #include "common/base/build_info.h"
 #include "common/base/clock.h"
+#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/status_convert.h"
 #include "common/tokenizer/utf8.h"

@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 
+#include "common/base/limits.h"
 #include "common/rpc/status_convert.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
+#include "common/base/limits.h"
 #include "common/base/status_macros.h"
 #include "common/telemetry/log.h"
 #include "common/worker/draft_probs.h"
@@ -22,10 +23,10 @@ absl::StatusOr<TargetEngine> TargetEngine::Create(Executor* executor, PoolContro
                        .max_positions = executor->limits().max_positions,
                        .positions_per_page = executor->kv_layout().page_positions,
                        .max_sequences = max_sequences});
-  if (engine.runner_.max_rows() < kMaxDraftTokens + 1) {
+  if (engine.runner_.max_rows() < kMaxDraftLength + 1) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "a step of ", engine.runner_.max_rows(), " tokens cannot verify ", kMaxDraftTokens,
-        " drafts: raise --max-step-tokens to at least ", kMaxDraftTokens + 1));
+        "a step of ", engine.runner_.max_rows(), " tokens cannot verify ", kMaxDraftLength,
+        " drafts: raise --max-step-tokens to at least ", kMaxDraftLength + 1));
   }
   return engine;
 }
@@ -96,8 +97,8 @@ absl::Status TargetEngine::Begin(const SequenceStep& step, Entry& entry) {
         absl::StrCat("sequence ", static_cast<int64_t>(step.sequence), " ", parts...));
   };
   if (!seen_.insert(step.sequence).second) return refuse("is twice in one step");
-  if (step.draft_token_ids.size() > kMaxDraftTokens) {
-    return refuse("has ", step.draft_token_ids.size(), " drafts, at most ", kMaxDraftTokens);
+  if (step.draft_token_ids.size() > kMaxDraftLength) {
+    return refuse("has ", step.draft_token_ids.size(), " drafts, at most ", kMaxDraftLength);
   }
   if (!step.sample && !step.draft_token_ids.empty()) return refuse("has drafts without sample");
   if (step.sample && step.token_ids.empty()) return refuse("samples after no token");
