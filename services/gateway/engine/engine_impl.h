@@ -121,7 +121,7 @@ class Engine::Impl {
 
   // schedule_draft.cc
   int32_t PagesNotForDraft(const Sequence& sequence) const;
-  std::string_view WhyNoDraft(Sequence* sequence);
+  std::string_view PrepareForDraft(Sequence* sequence);
   bool IsWorthFilling(const Sequence& sequence) const;
   void ScheduleProposals(Round* round);
   int32_t CatchUpBudget(const Round& round, int32_t num_missing);

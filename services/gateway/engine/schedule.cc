@@ -280,7 +280,7 @@ DraftRequest Engine::Impl::DraftRequestOf(Sequence* sequence) {
   }
   if (request.max_tokens == 0) return request;
   if (request.allow_lookup) request.match = sequence->lookup.Find();
-  if (request.allow_draft) request.draft_unavailable = WhyNoDraft(sequence);
+  if (request.allow_draft) request.draft_unavailable = PrepareForDraft(sequence);
   request.num_missing_tokens = std::max(0, sequence->num_missing(Role::kDraft) - 2);
   request.greedy = sequence->request.sampling.temperature <= 0.0f;
   return request;

@@ -26,17 +26,19 @@ int32_t Engine::Impl::PagesNotForDraft(const Sequence& sequence) const {
   return std::max(num_running(), is_refill ? pages_.num_pages() / 2 : 0);
 }
 
-std::string_view Engine::Impl::WhyNoDraft(Sequence* sequence) {
+// Gives the sequence what it needs to be drafted for in this round: what is cached of it, a slot,
+// pages. Why that cannot be, empty when it can.
+std::string_view Engine::Impl::PrepareForDraft(Sequence* sequence) {
   if (!draft_.facts) return bypass::kDraftDown;
   if (!MayTryDraft(*sequence)) return bypass::kDraftFailed;
   // Pages bring more tokens by letting it run, and what is kept spares it a second prefill.
   if (has_preempted_) return bypass::kNoPages;
-  const RoleState& state = sequence->role(Role::kDraft);
-  if (state.pages.empty() && state.kv_length == 0) AttachCached(Role::kDraft, sequence);
   const int32_t length = sequence->length();
   if (length + MaxDraftTokens(*sequence) > draft_.facts->context_length) {
     return bypass::kDraftContext;
   }
+  const RoleState& state = sequence->role(Role::kDraft);
+  if (state.pages.empty() && state.kv_length == 0) AttachCached(Role::kDraft, sequence);
   if (sequence->num_missing(Role::kDraft) > kMaxInlineTokens) {
     return IsWorthFilling(*sequence) ? bypass::kCatchingUp : bypass::kNotWorthIt;
   }
