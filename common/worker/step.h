@@ -42,9 +42,17 @@ struct SequenceStep {
   float min_confidence = 0.0f;
 };
 
+// A page of the pool to a place in the worker's host memory, or back.
+struct PageCopy {
+  PageId page{};
+  int32_t swap_page = 0;
+  bool to_host = false;
+};
+
 struct WorkerStep {
   int64_t step_id = 0;
   int64_t pool_epoch = 0;
+  std::vector<PageCopy> copies;  // of the target; first, in this order
   std::vector<OpenSequence> open;
   std::vector<SequenceStep> sequences;
   std::vector<SequenceId> release;
@@ -62,7 +70,7 @@ struct VerifyStepResult {
   int64_t step_id = 0;
   absl::Status status;  // of the whole step; no results unless OK
   std::vector<VerifyResult> results;
-  absl::Duration forward, sample;
+  absl::Duration copy, forward, sample;
 };
 
 struct ProposeResult {

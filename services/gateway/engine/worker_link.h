@@ -44,7 +44,15 @@ struct SequenceStep {
   float min_confidence = 0.0f;
 };
 
+// A page of the pool to a place in the target's host memory, or back.
+struct PageCopy {
+  PageId page{};
+  int32_t swap_page = 0;
+  bool to_host = false;
+};
+
 struct WorkerStep {
+  std::vector<PageCopy> copies;  // of the target; first, in this order
   std::vector<OpenSequence> open;
   std::vector<SequenceStep> sequences;
   std::vector<SequenceId> release;
@@ -64,8 +72,8 @@ struct ProposeResult {
 };
 
 struct VerifyStepResult {
-  std::vector<VerifyResult> results;  // in the order of the step's sequences
-  absl::Duration forward, sample;     // as the worker measured them
+  std::vector<VerifyResult> results;     // in the order of the step's sequences
+  absl::Duration copy, forward, sample;  // as the worker measured them
 };
 
 struct ProposeStepResult {
@@ -81,6 +89,7 @@ struct WorkerFacts {
   int32_t positions_per_page = 0;
   int32_t max_step_tokens = 0;
   int32_t max_logits_rows = 0;
+  int32_t num_swap_pages = 0;  // the target's places for pages in host memory
 };
 
 // One worker, one step in flight at a time. Used by the engine's thread only.

@@ -37,6 +37,7 @@ absl::StatusOr<WorkerDescription> TargetProtocol::GetInfo(Stub* stub, absl::Dura
   RETURN_IF_ERROR(rpc::FromGrpcStatus(stub->GetInfo(&context, {}, &info)));
   WorkerDescription description = ToDescription(info);
   description.facts.positions_per_page = info.positions_per_page();
+  description.facts.num_swap_pages = info.swap_page_count();
   description.device_name = info.device_name();
   description.model_fingerprint = info.model_fingerprint();
   description.pool_socket_path = info.pool_socket_path();
@@ -78,6 +79,12 @@ void TargetProtocol::StartStream(Stub* stub, grpc::ClientContext* context,
 }
 
 void TargetProtocol::ToMessage(const WorkerStep& step, Request* request) {
+  for (const PageCopy& copy : step.copies) {
+    v1::PageCopy* message = request->add_copies();
+    message->set_page_id(static_cast<int32_t>(copy.page));
+    message->set_swap_page(copy.swap_page);
+    message->set_to_host(copy.to_host);
+  }
   for (const OpenSequence& open : step.open) {
     v1::OpenSequence* message = request->add_open();
     message->set_sequence_id(static_cast<int64_t>(open.sequence));
@@ -104,7 +111,8 @@ absl::StatusOr<VerifyStepResult> TargetProtocol::FromMessage(const Response& res
   if (response.error_code() != 0) {
     return ErrorOf(response.error_code(), response.error_message());
   }
-  VerifyStepResult result{.forward = absl::Nanoseconds(response.forward_ns()),
+  VerifyStepResult result{.copy = absl::Nanoseconds(response.copy_ns()),
+                          .forward = absl::Nanoseconds(response.forward_ns()),
                           .sample = absl::Nanoseconds(response.sample_ns())};
   result.results.reserve(response.results_size());
   for (const v1::SequenceResult& message : response.results()) {
