@@ -70,12 +70,19 @@ absl::Status CheckSampling(const SamplingParams& params) {
   return absl::OkStatus();
 }
 
-absl::Status SequenceTable::Open(const OpenSequence& open) {
-  if (size() >= limits_.max_sequences && !sequences_.contains(open.sequence)) {
-    return absl::ResourceExhaustedError(absl::StrCat(Name(open.sequence),
-                                                     " cannot be opened: ", size(),
-                                                     " are, at most ", limits_.max_sequences));
+void SequenceTable::BeginStep(const WorkerStep& step) {
+  for (const SequenceId sequence : step.release) sequences_.erase(sequence);
+  refused_.clear();
+  for (const OpenSequence& open : step.open) {
+    if (size() < limits_.max_sequences || sequences_.contains(open.sequence)) {
+      Open(open);
+    } else {
+      refused_.insert(open.sequence);
+    }
   }
+}
+
+void SequenceTable::Open(const OpenSequence& open) {
   absl::Status status = CheckSampling(open.sampling);
   if (status.ok()) status = CheckCached(open);
   auto sequence = std::make_unique<Sequence>(status.ok() ? open.sampling : SamplingParams(),
@@ -89,13 +96,17 @@ absl::Status SequenceTable::Open(const OpenSequence& open) {
                             {"parent_id", trace->parent_id}});
   }
   sequences_[open.sequence] = std::move(sequence);
-  return absl::OkStatus();
 }
 
 absl::StatusOr<Sequence*> SequenceTable::Begin(const SequenceStep& step, int32_t num_more,
                                                const PoolControlView& pool) {
   const auto found = sequences_.find(step.sequence);
   if (found == sequences_.end()) {
+    if (refused_.contains(step.sequence)) {
+      return absl::ResourceExhaustedError(absl::StrCat(Name(step.sequence),
+                                                       " cannot be opened: ", size(),
+                                                       " are, at most ", limits_.max_sequences));
+    }
     return absl::NotFoundError(absl::StrCat(Name(step.sequence), " is not open"));
   }
   Sequence& sequence = *found->second;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -39,12 +40,11 @@ class SequenceTable {
  public:
   explicit SequenceTable(const SequenceLimits& limits) : limits_(limits) {}
 
-  // Sampling or cached tokens that cannot be used are remembered and reported with the
-  // sequence's steps. A sequence that is open already starts anew. RESOURCE_EXHAUSTED beyond
-  // max_sequences.
-  absl::Status Open(const OpenSequence& open);
-  // Unknown ids are ignored.
-  void Release(SequenceId sequence) { sequences_.erase(sequence); }
+  // Forgets what the step releases, unknown ids ignored, then opens what it opens. A sequence
+  // that is open already starts anew. Sampling or cached tokens that cannot be used are
+  // remembered and reported with the sequence's steps; one for which there is no room, beyond
+  // max_sequences, stays closed, and its entries of this step get RESOURCE_EXHAUSTED.
+  void BeginStep(const WorkerStep& step);
   void Clear() { sequences_.clear(); }
   int32_t size() const { return static_cast<int32_t>(sequences_.size()); }
 
@@ -56,14 +56,16 @@ class SequenceTable {
   // Checks an entry, rewinds the sequence to its start_position, updates its pages and
   // appends its token_ids to the history. `num_more` positions after them will be run
   // too. When it fails the sequence is as before:
-  //   NOT_FOUND         it is not open
-  //   INVALID_ARGUMENT  ids, positions, pages or counts that cannot be
-  //   ABORTED           start_position is beyond what was run, or a page was handed on
+  //   NOT_FOUND           it is not open
+  //   RESOURCE_EXHAUSTED  it is not, because there was no room
+  //   INVALID_ARGUMENT    ids, positions, pages or counts that cannot be
+  //   ABORTED             start_position is beyond what was run, or a page was handed on
   // The result lives until the sequence is released.
   absl::StatusOr<Sequence*> Begin(const SequenceStep& step, int32_t num_more,
                                   const PoolControlView& pool);
 
  private:
+  void Open(const OpenSequence& open);
   absl::Status CheckIds(SequenceId sequence, absl::Span<const int32_t> ids) const;
   absl::Status CheckCached(const OpenSequence& open) const;
   absl::Status CheckTokens(const SequenceStep& step, const Sequence& sequence,
@@ -73,6 +75,7 @@ class SequenceTable {
 
   SequenceLimits limits_;
   absl::flat_hash_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
+  absl::flat_hash_set<SequenceId> refused_;  // by this step, for want of room
 };
 
 // INVALID_ARGUMENT for numbers no sampler can work with.

@@ -56,10 +56,8 @@ absl::Status DraftEngine::CheckPool(const worker::WorkerStep& step) const {
 worker::ProposeStepResult DraftEngine::Run(const worker::WorkerStep& step) {
   worker::ProposeStepResult result = {.step_id = step.step_id};
   result.status = CheckPool(step);
-  for (size_t i = 0; i < step.open.size() && result.status.ok(); ++i) {
-    result.status = table_->Open(step.open[i]);
-  }
   if (!result.status.ok()) return result;
+  table_->BeginStep(step);
 
   const absl::Duration start = Clock::Steady().Now();
   const size_t count = step.sequences.size();
@@ -86,7 +84,6 @@ worker::ProposeStepResult DraftEngine::Run(const worker::WorkerStep& step) {
     result.draft = Clock::Steady().Now() - start - result.prefill;
   }
   for (size_t i = 0; i < count; ++i) End(entries_[i], result.results[i]);
-  for (const SequenceId sequence : step.release) table_->Release(sequence);
   return result;
 }
 

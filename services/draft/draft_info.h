@@ -23,6 +23,7 @@ struct DraftInfo {
   int64_t workspace_bytes = 0;
   int32_t max_step_tokens = 0;
   int32_t max_logits_rows = 0;
+  int32_t max_sequences = 0;
   int64_t incarnation = 0;
   std::string ring_name;
   std::string restart_reason;

@@ -24,6 +24,7 @@ DraftWorker::DraftWorker(const worker::WorkerOptions& options, worker::LoadedMod
       .workspace_bytes = executor_->workspace_bytes(),
       .max_step_tokens = executor_->limits().max_step_tokens,
       .max_logits_rows = executor_->limits().max_logits_rows,
+      .max_sequences = options.max_sequences,
       .incarnation = worker::NewIncarnation(),
       .ring_name = options.use_ring ? options.ring_socket_path() : "",
       .restart_reason = options.restart_reason,

@@ -139,6 +139,7 @@ void ToMessage(const TargetInfo& info, v1::GetInfoResponse* response) {
   response->set_positions_per_page(info.positions_per_page);
   response->set_max_step_tokens(info.max_step_tokens);
   response->set_max_logits_rows(info.max_logits_rows);
+  response->set_max_sequences(info.max_sequences);
   response->set_incarnation(info.incarnation);
   response->set_ring_name(info.ring_name);
   response->set_model_fingerprint(info.model_fingerprint);

@@ -38,10 +38,7 @@ worker::VerifyStepResult TargetEngine::Run(const worker::WorkerStep& step) {
                                                     ", the pool of ", pool_.geometry().epoch));
     return result;
   }
-  for (const worker::OpenSequence& open : step.open) {
-    result.status = table_.Open(open);
-    if (!result.status.ok()) return result;
-  }
+  table_.BeginStep(step);
 
   const size_t count = step.sequences.size();
   seen_.clear();
@@ -85,7 +82,6 @@ worker::VerifyStepResult TargetEngine::Run(const worker::WorkerStep& step) {
     if (result.results[i].status.ok()) continue;
     entries_[i].sequence->sampler.Rewind(step.sequences[i].start_position);
   }
-  for (const SequenceId sequence : step.release) table_.Release(sequence);
   return result;
 }
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <random>
 
+#include "absl/strings/match.h"
 #include "common/worker/draft_probs.h"
 #include "services/target/target_engine_fixture.h"
 
@@ -204,11 +205,42 @@ TEST(TargetEngineTest, WholeStepFails) {
   Bench bench;
   EXPECT_EQ(bench.engine().Run({.pool_epoch = kEpoch + 1}).status.code(),
             absl::StatusCode::kAborted);
+}
+
+// A full table is the end of none that are in it, nor of the step.
+TEST(TargetEngineTest, WhatFindsNoPlaceIsRefusedAndNothingElse) {
+  Bench bench;
   for (int64_t id = 0; id < 100; ++id) bench.Open(id);
-  EXPECT_EQ(bench.Run({.open = {{SequenceId(100), {}}}}).status.code(),
-            absl::StatusCode::kResourceExhausted);
-  bench.Run({.release = {SequenceId(3), SequenceId(777)}});
-  bench.Open(100);
+  const SequenceStep entry = {
+      .sequence = SequenceId(7), .token_ids = {1}, .pages = bench.Pages(8), .sample = true};
+  SequenceStep refused = entry;
+  refused.sequence = SequenceId(100);
+  refused.pages = bench.Pages(8);
+  const VerifyStepResult result =
+      bench.Run({.open = {{SequenceId(100), {}}}, .sequences = {refused, entry}});
+  ASSERT_TRUE(result.status.ok()) << result.status;
+  EXPECT_EQ(result.results[0].status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(absl::StrContains(result.results[0].status.message(), "100 are, at most 100"))
+      << result.results[0].status;
+  EXPECT_TRUE(result.results[1].status.ok());
+  // Later it is simply not there.
+  EXPECT_EQ(bench.RunOne(refused).status.code(), absl::StatusCode::kNotFound);
+  // One that is there already starts anew.
+  EXPECT_TRUE(
+      bench.Run({.open = {{SequenceId(7), {}}}, .sequences = {entry}}).results[0].status.ok());
+}
+
+TEST(TargetEngineTest, ReleasesMakeRoomForWhatTheStepOpens) {
+  Bench bench;
+  for (int64_t id = 0; id < 100; ++id) bench.Open(id);
+  const VerifyStepResult result = bench.Run({.open = {{SequenceId(100), {}}},
+                                             .sequences = {{.sequence = SequenceId(100),
+                                                            .token_ids = {1},
+                                                            .pages = bench.Pages(8),
+                                                            .sample = true}},
+                                             .release = {SequenceId(3), SequenceId(777)}});
+  ASSERT_TRUE(result.status.ok()) << result.status;
+  EXPECT_TRUE(result.results[0].status.ok()) << result.results[0].status;
   EXPECT_EQ(bench.engine().num_sequences(), 100);
   bench.engine().DropSequences();
   EXPECT_EQ(bench.engine().num_sequences(), 0);

@@ -29,6 +29,7 @@ struct TargetInfo {
   int32_t positions_per_page = 0;
   int32_t max_step_tokens = 0;
   int32_t max_logits_rows = 0;
+  int32_t max_sequences = 0;
   int64_t incarnation = 0;
   std::string ring_name;
   std::string model_fingerprint;

@@ -94,6 +94,7 @@ absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Create(
       .positions_per_page = executor.kv_layout().page_positions,
       .max_step_tokens = executor.limits().max_step_tokens,
       .max_logits_rows = executor.limits().max_logits_rows,
+      .max_sequences = options.max_sequences,
       .incarnation = incarnation,
       .ring_name = options.use_ring ? options.ring_socket_path() : "",
       .model_fingerprint = model.fingerprint,
