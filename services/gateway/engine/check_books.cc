@@ -1,5 +1,7 @@
-// Whether what sequences hold is what the pool has given out.
+// Whether what sequences hold is what the pool has given out, and what they have open is not
+// to be released.
 #include <map>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "services/gateway/engine/engine_impl.h"
@@ -8,6 +10,14 @@ namespace tandem::gateway {
 
 absl::Status Engine::Impl::CheckBooks() const {
   std::map<PageId, int32_t> references;
+  std::set<SequenceId> released[kNumRoles];
+  for (const Role role : {Role::kTarget, Role::kDraft}) {
+    const ReleaseQueue& queue = (role == Role::kTarget ? target_ : draft_).release;
+    released[static_cast<int>(role)].insert(queue.begin(), queue.end());
+    if (released[static_cast<int>(role)].size() != queue.size()) {
+      return absl::InternalError(absl::StrCat("the ", RoleName(role), " is to forget one twice"));
+    }
+  }
   absl::Status status;
   const auto check = [&](const Sequence& sequence) {
     const auto fail = [&](auto... parts) {
@@ -24,6 +34,10 @@ absl::Status Engine::Impl::CheckBooks() const {
       if (state.num_pages_shared > num_pages) fail("shares more pages than it has");
       if (state.num_pages_sent > num_pages) fail("more pages sent than it has");
       if (!sequence.is_running && num_pages > 0) fail("holds pages while it waits");
+      if (!sequence.is_running && state.is_open) fail("is open while it waits");
+      if (state.is_open && released[static_cast<int>(role)].contains(sequence.id)) {
+        fail("is open, and the ", RoleName(role), " is to forget it");
+      }
     }
     if (sequence.role(Role::kTarget).kv_length > sequence.length()) fail("KV beyond its tokens");
   };

@@ -177,7 +177,6 @@ void Engine::Impl::FailOrReplay(Sequence* sequence, const absl::Status& status) 
   }
   ++sequence->num_replays;
   DropKv(Role::kTarget, sequence);
-  sequence->ForgetKv(Role::kTarget);
 }
 
 }  // namespace tandem::gateway

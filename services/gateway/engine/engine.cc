@@ -120,15 +120,6 @@ void Engine::Impl::Cancel(SequenceId id, const absl::Status& reason) {
   if (Sequence* sequence = Find(id)) Fail(sequence, status);
 }
 
-// Gives back all it holds and lets the workers know with their next steps.
-void Engine::Impl::FreeMemory(Sequence* sequence) {
-  for (const Role role : {Role::kTarget, Role::kDraft}) {
-    Worker& worker = role == Role::kTarget ? target_ : draft_;
-    if (sequence->role(role).is_open) worker.release.push_back(sequence->id);
-    DropKv(role, sequence);
-  }
-}
-
 std::unique_ptr<Sequence> Engine::Impl::Remove(Sequence* sequence) {
   const auto is_it = [&](const auto& other) { return other.get() == sequence; };
   std::unique_ptr<Sequence> removed;
@@ -138,7 +129,7 @@ std::unique_ptr<Sequence> Engine::Impl::Remove(Sequence* sequence) {
   } else {
     removed = waiting_.Remove(sequence);
   }
-  FreeMemory(sequence);
+  for (const Role role : {Role::kTarget, Role::kDraft}) DropKv(role, sequence);
   return removed;
 }
 

@@ -12,6 +12,7 @@
 #include "services/gateway/engine/engine.h"
 #include "services/gateway/engine/page_planner.h"
 #include "services/gateway/engine/prefill_pacer.h"
+#include "services/gateway/engine/release_queue.h"
 #include "services/gateway/engine/sequence.h"
 #include "services/gateway/engine/waiting_queue.h"
 
@@ -24,7 +25,8 @@ inline constexpr int32_t kMaxTargetLosses = 3;
 // Invariants between calls:
 //   - a sequence is in waiting_ or in running_, which is sorted by rank, then age;
 //   - waiting sequences hold no pages and no slot;
-//   - tokens are the truth, KV is a cache: role(r).kv_length <= length().
+//   - tokens are the truth, KV is a cache: role(r).kv_length <= length();
+//   - what a worker has open belongs to a running sequence or is queued for release.
 class Engine::Impl {
  public:
   Impl(const EngineOptions& options, const Clock* clock, const Tokenizer* tokenizer,
@@ -72,8 +74,9 @@ class Engine::Impl {
   struct Worker {
     std::optional<WorkerFacts> facts;  // none while it is down
     absl::Duration down_since;
-    absl::Status refusal;             // not OK: there is nothing to wait for
-    std::vector<SequenceId> release;  // to be told with the next step
+    absl::Status refusal;     // not OK: there is nothing to wait for
+    int64_t incarnation = 0;  // that `release` is for
+    ReleaseQueue release;
     absl::Duration retry_at = absl::ZeroDuration();
     absl::Duration backoff = absl::ZeroDuration();
     int32_t num_refusals = 0;  // steps refused in a row
@@ -82,7 +85,6 @@ class Engine::Impl {
   // engine.cc
   absl::StatusOr<SequenceLimits> LimitsFor(int64_t num_prompt_tokens, int64_t max_tokens) const;
   Sequence* Find(SequenceId id);
-  void FreeMemory(Sequence* sequence);
   std::unique_ptr<Sequence> Remove(Sequence* sequence);
   void Fail(Sequence* sequence, const absl::Status& status);
   void Finish(Sequence* sequence, const OutputAssembler::End& end);
@@ -91,11 +93,13 @@ class Engine::Impl {
   void ReportGauges();
 
   // recovery.cc
+  Worker& worker(Role role) { return role == Role::kTarget ? target_ : draft_; }
+  static void Connect(const WorkerFacts& facts, Worker* to);
   void RefreshTarget();
   void RefreshDraft();
   void LoseTarget(const absl::Status& status);
   void LoseDraft(const absl::Status& status);
-  void ForgetDrafts();
+  void ForgetAll(Role role);
   void DropKv(Role role, Sequence* sequence);
   bool EndWithoutTarget();
   void BlameForLoss(const std::vector<Entry>& entries, const absl::Status& status);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "common/base/clock.h"
 #include "common/kv/page_pool.h"
 #include "common/speculation/fake_language_model.h"
@@ -75,8 +76,9 @@ class SimWorker {
   void HangInNextStep(absl::Duration downtime) { hang_in_step_ = downtime; }
   // The next entry of a step that has one is answered with this.
   void FailNextEntry(absl::Status status) { entry_failure_ = std::move(status); }
-  // The next whole step is refused with this; all sequences are dropped.
+  // The next whole step is refused with this: nothing of it is done, what was before stays.
   void RefuseNextStep(absl::Status status) { refusal_ = std::move(status); }
+  void set_max_sequences(int32_t count) { options_.facts.max_sequences = count; }
   // Steps with this token in them kill the worker. -1: none does.
   int32_t deadly_token = -1;
   // Rows after this token are not finite. -1: none is.
@@ -101,7 +103,6 @@ class SimWorker {
   void Take(const WorkerStep& step);
   absl::Status BeginStep(const WorkerStep& step, absl::Duration timeout);
   absl::StatusOr<SimSequence*> BeginEntry(const SequenceStep& step, int32_t num_more);
-  void EndStep(const WorkerStep& step);
   // Lets the time of a step pass, with jitter; what it took.
   absl::Duration Spend(absl::Duration cost, absl::Duration timeout);
   // Runs one token at `position`; its state, which makes the logits of the next.
@@ -115,6 +116,7 @@ class SimWorker {
   FakeLanguageModel model_;
   SamplerScratch scratch_;
   absl::flat_hash_map<SequenceId, SimSequence> sequences_;
+  absl::flat_hash_set<SequenceId> refused_;  // by this step, for want of room
   std::optional<WorkerStep> in_flight_;
   absl::Duration up_at_ = absl::ZeroDuration();
   std::optional<absl::Duration> kill_in_step_;
@@ -141,13 +143,14 @@ class SimTarget final : public SimWorker, public TargetLink {
 class SimDraft final : public SimWorker, public DraftLink {
  public:
   using SimWorker::SimWorker;
-  absl::StatusOr<WorkerFacts> Facts() override { return CurrentFacts(); }
+  absl::StatusOr<WorkerFacts> Facts() override;
   void Send(const WorkerStep& step) override { Take(step); }
   absl::StatusOr<ProposeStepResult> Await(absl::Duration timeout) override;
 
   std::set<int32_t> ids_drafted;
 
  private:
+  int64_t attached_epoch_ = 0;  // of the pool
   ProposeResult RunEntry(const SequenceStep& step);
 };
 
@@ -219,6 +222,7 @@ struct SimOptions {
   int32_t draft_context_length = 400;
   int32_t max_step_tokens = 64;
   int32_t max_logits_rows = 40;
+  int32_t max_sequences = 256;
   double agreement = 0.8;
   bool has_draft = true;
   int32_t num_draft_only_ids = 0;

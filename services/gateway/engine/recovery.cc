@@ -14,13 +14,21 @@ constexpr absl::Duration kLastBackoff = absl::Seconds(5);
 
 }  // namespace
 
-// Its pages are free again, and its KV forgotten. What the worker has under its id stays
-// until it is released or filled anew from position 0.
+// Its pages are free again, and its KV forgotten, here now and by the worker with its next
+// step. Not for a sequence of a step that is being made or in flight.
 void Engine::Impl::DropKv(Role role, Sequence* sequence) {
+  if (sequence->role(role).is_open) worker(role).release.Add(sequence->id);
   pages_.Drop(role, sequence);
+  sequence->role(role) = RoleState();
   if (role != Role::kDraft) return;
   pages_.ReturnSlot(sequence);
   sequence->prepared.reset();
+}
+
+void Engine::Impl::Connect(const WorkerFacts& facts, Worker* to) {
+  if (to->incarnation != facts.incarnation) to->release.Clear();
+  to->incarnation = facts.incarnation;
+  to->facts = facts;
 }
 
 void Engine::Impl::RefreshTarget() {
@@ -37,11 +45,11 @@ void Engine::Impl::RefreshTarget() {
   }
   if (!pages_.has_pool() || pages_.epoch() != pool->epoch) {
     // The draft's pages were in the old pool too.
-    ForgetDrafts();
+    ForgetAll(Role::kDraft);
     pages_.Reset(*pool);
   }
   pages_.SetPositionsPerPage(Role::kTarget, facts->positions_per_page);
-  target_.facts = *facts;
+  Connect(*facts, &target_);
 }
 
 void Engine::Impl::RefreshDraft() {
@@ -57,7 +65,7 @@ void Engine::Impl::RefreshDraft() {
   }
   if (draft_.facts || clock_->Now() < draft_.retry_at || !pages_.has_pool()) return;
   pages_.SetPositionsPerPage(Role::kDraft, facts->positions_per_page);
-  draft_.facts = *facts;
+  Connect(*facts, &draft_);
 }
 
 // All sequences keep their tokens and wait; the next steps replay them from the start.
@@ -65,29 +73,13 @@ void Engine::Impl::LoseTarget(const absl::Status& status) {
   observer_->OnWorkerLost(Role::kTarget, status);
   target_.facts.reset();
   target_.down_since = clock_->Now();
-  target_.release.clear();
-  const auto forget = [&](auto& sequences) {
-    for (const auto& sequence : sequences) {
-      DropKv(Role::kTarget, sequence.get());
-      sequence->ForgetKv(Role::kTarget);
-    }
-  };
-  forget(running_);
-  forget(waiting_);
-  pages_.ForgetCached(Role::kTarget);
+  ForgetAll(Role::kTarget);
 }
 
-void Engine::Impl::ForgetDrafts() {
-  draft_.release.clear();
-  const auto forget = [&](auto& sequences) {
-    for (const auto& sequence : sequences) {
-      DropKv(Role::kDraft, sequence.get());
-      sequence->ForgetKv(Role::kDraft);
-    }
-  };
-  forget(running_);
-  forget(waiting_);
-  pages_.ForgetCached(Role::kDraft);
+// The worker may be the same as before, which only refused a step: it is told.
+void Engine::Impl::ForgetAll(Role role) {
+  for (const auto& sequence : running_) DropKv(role, sequence.get());
+  pages_.ForgetCached(role);
 }
 
 // Nobody waits for a draft: sequences go on without, and it is filled again from their
@@ -99,7 +91,7 @@ void Engine::Impl::LoseDraft(const absl::Status& status) {
   draft_.down_since = clock_->Now();
   draft_.backoff = std::clamp(2 * draft_.backoff, kFirstBackoff, kLastBackoff);
   draft_.retry_at = clock_->Now() + draft_.backoff;
-  ForgetDrafts();
+  ForgetAll(Role::kDraft);
 }
 
 // The target is down: requests that have waited for it long enough end, and all of them

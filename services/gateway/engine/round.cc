@@ -11,12 +11,14 @@ namespace {
 constexpr absl::Duration kMaxDraftTimeout = absl::Seconds(10);
 // Ids to release are told with the next step, or in one of their own when there are many.
 constexpr size_t kMaxReleases = 64;
+// Before a target that refused such a step gets another.
+constexpr absl::Duration kReleaseRetry = absl::Seconds(1);
 constexpr float kBan = -100.0f;  // as a logit_bias
 
 }  // namespace
 
 void Engine::Impl::SendPropose(Round* round) {
-  round->propose.release = std::exchange(draft_.release, {});
+  round->propose.release = draft_.release.Tell();
   round->propose_sent = clock_->Now();
   draft_link_->Send(round->propose);
 }
@@ -39,6 +41,7 @@ void Engine::Impl::AwaitPropose(Round* round) {
     round->ahead.clear();
     return;
   }
+  draft_.release.OnAnswered();
   draft_.backoff = absl::ZeroDuration();
   TakeProposals(*result, round);
   ObservePropose(*round, *result, now - round->propose_sent);
@@ -140,14 +143,14 @@ void Engine::Impl::TakeProposal(const Round& round, const ProposeStepResult& res
 
 void Engine::Impl::RefusedByDraft(Sequence* sequence) {
   ++sequence->num_draft_failures;
-  DropKv(Role::kDraft, sequence);
-  sequence->ForgetKv(Role::kDraft);  // opened anew the next time
+  DropKv(Role::kDraft, sequence);  // opened anew the next time
 }
 
 OpenSequence Engine::Impl::Open(Role role, Sequence* sequence) {
   RoleState& state = sequence->role(role);
   state.is_open = true;
   state.must_reopen = false;
+  worker(role).release.Remove(sequence->id);
   const auto first = sequence->tokens.begin();
   OpenSequence open = {.sequence = sequence->id,
                        .sampling = sequence->request.sampling,
@@ -167,7 +170,6 @@ OpenSequence Engine::Impl::Open(Role role, Sequence* sequence) {
 
 WorkerStep Engine::Impl::VerifyStepOf(const Round& round) {
   WorkerStep verify;
-  verify.release = std::exchange(target_.release, {});
   for (const Entry& entry : round.entries) {
     Sequence* sequence = entry.sequence;
     RoleState& state = sequence->role(Role::kTarget);
@@ -186,6 +188,7 @@ WorkerStep Engine::Impl::VerifyStepOf(const Round& round) {
     pages_.FillPages(Role::kTarget, sequence, &step);
     verify.sequences.push_back(std::move(step));
   }
+  verify.release = target_.release.Tell();
   return verify;
 }
 
@@ -230,6 +233,7 @@ void Engine::Impl::RunRound(Round* round) {
     return;
   }
   target_.num_refusals = 0;
+  target_.release.OnAnswered();
   CheckVerifyResult(*round, &*result);
   ObserveRound(*round, *result, clock_->Now() - begin);
   Commit(round, *result, is_overlapped, round_trip);
@@ -258,12 +262,17 @@ void Engine::Impl::CheckVerifyResult(const Round& round, VerifyStepResult* resul
 // With nothing to run, the workers still hear of what is over.
 bool Engine::Impl::SendReleases() {
   bool sent = false;
-  if (!target_.release.empty()) {
+  if (!target_.release.empty() && clock_->Now() >= target_.retry_at) {
     WorkerStep step;
-    step.release = std::exchange(target_.release, {});
+    step.release = target_.release.Tell();
     target_link_->Send(step);
     const absl::StatusOr<VerifyStepResult> result = target_link_->Await(options_.step_timeout);
-    if (!result.ok()) LoseTarget(result.status());
+    if (result.ok()) {
+      target_.release.OnAnswered();
+    } else {
+      target_.retry_at = clock_->Now() + kReleaseRetry;
+      LoseTarget(result.status());
+    }
     sent = true;
   }
   if (draft_.facts && !draft_.release.empty()) {

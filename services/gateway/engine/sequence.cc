@@ -1,7 +1,5 @@
 #include "services/gateway/engine/sequence.h"
 
-#include "common/base/check.h"
-
 namespace tandem::gateway {
 
 Sequence::Sequence(SequenceId id, GenerationRequest request, GenerationSink* sink,
@@ -25,11 +23,6 @@ std::optional<OutputAssembler::End> Sequence::Commit(int32_t token_id,
   tokens.push_back(token_id);
   if (may_use_lookup()) lookup.Append({token_id});
   return output.Append(token_id, logprob);
-}
-
-void Sequence::ForgetKv(Role role) {
-  TANDEM_CHECK(this->role(role).pages.empty());
-  this->role(role) = RoleState();
 }
 
 void Sequence::Trace(StepTraceEntry entry) {

@@ -79,8 +79,6 @@ struct Sequence {
     return rank != other.rank ? rank > other.rank : id < other.id;
   }
   bool is_congested() const { return congested_since != absl::InfiniteDuration(); }
-  // The KV of `role` is gone or not to be trusted. Its pages must have been dropped.
-  void ForgetKv(Role role);
   // Of a request that asked for it.
   void Trace(StepTraceEntry entry);
 

@@ -78,15 +78,17 @@ absl::Status SimWorker::BeginStep(const WorkerStep& step, absl::Duration timeout
     return absl::DeadlineExceededError("no answer");
   }
   if (!is_up()) return absl::UnavailableError("not connected");
-  if (!refusal_.ok()) {
-    sequences_.clear();
-    return std::exchange(refusal_, absl::OkStatus());
-  }
+  if (!refusal_.ok()) return std::exchange(refusal_, absl::OkStatus());
   if (step_epoch_ != pool_->epoch) {  // the target died after the step was sent
-    sequences_.clear();
     return absl::AbortedError("the step is of another pool");
   }
+  for (const SequenceId sequence : step.release) sequences_.erase(sequence);
+  refused_.clear();
   for (const OpenSequence& open : step.open) {
+    if (num_sequences() >= options_.facts.max_sequences && !sequences_.contains(open.sequence)) {
+      refused_.insert(open.sequence);
+      continue;
+    }
     sequences_[open.sequence] = {
         .sampler = std::make_unique<TokenSampler>(open.sampling, options_.facts.vocab_size),
         .pages = {}};
@@ -102,17 +104,15 @@ absl::Duration SimWorker::Spend(absl::Duration cost, absl::Duration timeout) {
   return cost;
 }
 
-void SimWorker::EndStep(const WorkerStep& step) {
-  for (const SequenceId sequence : step.release) sequences_.erase(sequence);
-  in_flight_.reset();
-}
-
 absl::StatusOr<SimWorker::SimSequence*> SimWorker::BeginEntry(const SequenceStep& step,
                                                               int32_t num_more) {
   if (!entry_failure_.ok()) return std::exchange(entry_failure_, absl::OkStatus());
   const std::string name = absl::StrCat("sequence ", static_cast<int64_t>(step.sequence), ": ");
   const auto found = sequences_.find(step.sequence);
-  if (found == sequences_.end()) return Violation(name + "not open");
+  if (found == sequences_.end()) {
+    if (refused_.contains(step.sequence)) return absl::ResourceExhaustedError(name + "table full");
+    return Violation(name + "not open");
+  }
   SimSequence& sequence = found->second;
   if (step.token_ids.empty()) return Violation(name + "no tokens");
   if (step.start_position > sequence.sampler->length()) {
@@ -179,7 +179,7 @@ absl::StatusOr<VerifyStepResult> SimTarget::Await(absl::Duration timeout) {
     num_prefill += static_cast<int32_t>(entry.token_ids.size()) - (entry.sample ? 1 : 0);
     result.results.push_back(RunEntry(entry));
   }
-  EndStep(step);
+  in_flight_.reset();
   result.forward = Spend(
       options_.step_cost + num_rows * options_.row_cost + num_prefill * options_.prefill_token_cost,
       timeout);
@@ -233,6 +233,15 @@ VerifyResult SimTarget::RunEntry(const SequenceStep& step) {
   return result;
 }
 
+// As the link does: a session is of one pool, and a new one begins with no sequences.
+absl::StatusOr<WorkerFacts> SimDraft::Facts() {
+  if (std::exchange(attached_epoch_, pool_->epoch) != pool_->epoch) {
+    sequences_.clear();
+    ++options_.facts.incarnation;
+  }
+  return CurrentFacts();
+}
+
 absl::StatusOr<ProposeStepResult> SimDraft::Await(absl::Duration timeout) {
   const WorkerStep step = *in_flight_;
   absl::Status status = BeginStep(step, timeout);
@@ -249,7 +258,7 @@ absl::StatusOr<ProposeStepResult> SimDraft::Await(absl::Duration timeout) {
     longest = std::max(longest, static_cast<int32_t>(result.results.back().draft_token_ids.size()));
     num_prefill += static_cast<int32_t>(entry.token_ids.size());
   }
-  EndStep(step);
+  in_flight_.reset();
   result.prefill =
       Spend(options_.prefill_cost + num_prefill * options_.prefill_token_cost, timeout);
   result.draft = Spend(longest * options_.step_cost, timeout);
