@@ -17,6 +17,10 @@ absl::Status Engine::Impl::CheckBooks() const {
     if (released[static_cast<int>(role)].size() != queue.size()) {
       return absl::InternalError(absl::StrCat("the ", RoleName(role), " is to forget one twice"));
     }
+    if (queue.size() > static_cast<size_t>(options_.max_running)) {
+      return absl::InternalError(absl::StrCat("the ", RoleName(role), " is to forget ",
+                                              queue.size(), ", ", options_.max_running, " ran"));
+    }
   }
   absl::Status status;
   const auto check = [&](const Sequence& sequence) {

@@ -143,6 +143,7 @@ class Engine::Impl {
   // round.cc
   void Start(Sequence* sequence);
   void SendPropose(Round* round);
+  void OnAnswered(Role role, const std::vector<Sequence*>& sequences);
   void AwaitPropose(Round* round);
   void ChargeForDraft(const Round& round, const ProposeStepResult& result, double seconds);
   void ObservePropose(const Round& round, const ProposeStepResult& result,

@@ -73,6 +73,23 @@ TEST(EngineReleaseTest, ATargetThatRefusesReleasesIsAskedRarely) {
   sim.ExpectAllFree();
 }
 
+// Nothing of a refused step is open, so there is nothing to forget: what waits to be told stays
+// small however long a worker refuses.
+TEST(EngineReleaseTest, WhatWasNeverOpenedIsNotReleased) {
+  EngineSim sim;
+  sim.target.on_step = [&] { sim.target.RefuseNextStep(absl::InternalError("not now")); };
+  sim.draft.on_step = [&] { sim.draft.RefuseNextStep(absl::InternalError("not now")); };
+  for (int32_t i = 1; i <= 40; ++i) {
+    sim.Submit(DraftedRequest(i));
+    ASSERT_TRUE(sim.RunUntilIdle());
+    ASSERT_TRUE(sim.engine.CheckBooks().ok()) << sim.engine.CheckBooks();
+  }
+  sim.target.on_step = sim.draft.on_step = nullptr;
+  sim.target.RefuseNextStep(absl::OkStatus());
+  sim.draft.RefuseNextStep(absl::OkStatus());
+  sim.ExpectAllFree();
+}
+
 TEST(EngineReleaseTest, OnlyWhoRunsIsOpen) {
   SimOptions options;
   options.engine.max_running = 4;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <utility>
 #include <vector>
 
 #include "common/base/ids.h"
@@ -10,14 +9,13 @@
 namespace tandem::gateway {
 
 // Sequences that are open in a worker and not with us. They are told with each step until
-// one of them was answered: a worker does nothing of a step that it refuses. None is in it
-// twice, so it never grows beyond what the worker has open. Not thread-safe.
+// one of them was answered: a worker does nothing of a step that it refuses. A step releases
+// before it opens, so it may open what it releases. None is in it twice, and so it is never
+// more than the worker has. Not thread-safe.
 class ReleaseQueue {
  public:
   // Requires that it is not here: it was open until now.
   void Add(SequenceId sequence) { ids_.push_back(sequence); }
-  // It is opened again, in a step to come. Not while one is in flight.
-  void Remove(SequenceId sequence) { std::erase(ids_, sequence); }
   // What the step says that is sent now.
   const std::vector<SequenceId>& Tell() {
     num_told_ = ids_.size();

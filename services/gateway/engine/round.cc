@@ -23,11 +23,18 @@ void Engine::Impl::SendPropose(Round* round) {
   draft_link_->Send(round->propose);
 }
 
+// What a step says is so once it was answered, and not when it was refused.
+void Engine::Impl::OnAnswered(Role role, const std::vector<Sequence*>& sequences) {
+  worker(role).release.OnAnswered();
+  for (Sequence* sequence : sequences) sequence->role(role).is_open = true;
+}
+
 void Engine::Impl::AwaitPropose(Round* round) {
   const absl::Duration asked = clock_->Now();
   const absl::StatusOr<ProposeStepResult> result =
       draft_link_->Await(std::min(options_.step_timeout, kMaxDraftTimeout));
   const absl::Duration now = clock_->Now();
+  if (result.ok()) OnAnswered(Role::kDraft, round->proposing);
   if (!result.ok() || result->results.size() != round->propose.sequences.size()) {
     LoseDraft(result.ok() ? absl::InternalError(absl::StrCat(
                                 result->results.size(), " results for ",
@@ -41,7 +48,6 @@ void Engine::Impl::AwaitPropose(Round* round) {
     round->ahead.clear();
     return;
   }
-  draft_.release.OnAnswered();
   draft_.backoff = absl::ZeroDuration();
   TakeProposals(*result, round);
   ObservePropose(*round, *result, now - round->propose_sent);
@@ -148,9 +154,7 @@ void Engine::Impl::RefusedByDraft(Sequence* sequence) {
 
 OpenSequence Engine::Impl::Open(Role role, Sequence* sequence) {
   RoleState& state = sequence->role(role);
-  state.is_open = true;
   state.must_reopen = false;
-  worker(role).release.Remove(sequence->id);
   const auto first = sequence->tokens.begin();
   OpenSequence open = {.sequence = sequence->id,
                        .sampling = sequence->request.sampling,
@@ -223,6 +227,11 @@ void Engine::Impl::RunRound(Round* round) {
   const absl::Duration round_trip = clock_->Now() - sent;
   if (is_overlapped) AwaitPropose(round);
   KeepPrepared(round);
+  if (result.ok()) {
+    std::vector<Sequence*> verified;
+    for (const Entry& entry : round->entries) verified.push_back(entry.sequence);
+    OnAnswered(Role::kTarget, verified);
+  }
   if (result.ok() && result->results.size() != round->entries.size()) {
     result = absl::InternalError(absl::StrCat(result->results.size(), " results for ",
                                               round->entries.size(), " sequences of the target"));
@@ -233,7 +242,6 @@ void Engine::Impl::RunRound(Round* round) {
     return;
   }
   target_.num_refusals = 0;
-  target_.release.OnAnswered();
   CheckVerifyResult(*round, &*result);
   ObserveRound(*round, *result, clock_->Now() - begin);
   Commit(round, *result, is_overlapped, round_trip);
@@ -268,7 +276,7 @@ bool Engine::Impl::SendReleases() {
     target_link_->Send(step);
     const absl::StatusOr<VerifyStepResult> result = target_link_->Await(options_.step_timeout);
     if (result.ok()) {
-      target_.release.OnAnswered();
+      OnAnswered(Role::kTarget, {});
     } else {
       target_.retry_at = clock_->Now() + kReleaseRetry;
       LoseTarget(result.status());
