@@ -22,6 +22,7 @@ absl::Status Engine::Impl::CheckBooks() const {
                                               queue.size(), ", ", options_.max_running, " ran"));
     }
   }
+  int32_t num_slots = 0;
   absl::Status status;
   const auto check = [&](const Sequence& sequence) {
     const auto fail = [&](auto... parts) {
@@ -44,9 +45,15 @@ absl::Status Engine::Impl::CheckBooks() const {
       }
     }
     if (sequence.role(Role::kTarget).kv_length > sequence.length()) fail("KV beyond its tokens");
+    if (sequence.draft_probs_slot >= 0) ++num_slots;
   };
   for (const auto& sequence : running_) check(*sequence);
   for (const auto& sequence : waiting_) check(*sequence);
+  if (num_slots + pages_.num_free_slots() != pages_.num_slots()) {
+    status.Update(
+        absl::InternalError(absl::StrCat(num_slots, " of ", pages_.num_slots(), " slots are held, ",
+                                         pages_.num_free_slots(), " free")));
+  }
   if (status.ok()) status = pages_.CheckReferences(references);
   return status;
 }

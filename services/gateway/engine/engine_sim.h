@@ -91,6 +91,7 @@ struct SimOptions {
   absl::Duration draft_step_cost = absl::Milliseconds(2);
   absl::Duration draft_prefill_cost;
   double latency_jitter = 0.0;
+  uint32_t latency_seed = 1;
 };
 
 // One gateway's engine with its workers. Tokens are those of a byte-level vocabulary.

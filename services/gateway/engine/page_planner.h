@@ -74,6 +74,7 @@ class PagePlanner {
   // Free, or free as soon as it is needed.
   int32_t num_available() const { return num_free() + num_idle(); }
   int32_t num_used(Role role) const { return pool_ ? pool_->num_used(role) : 0; }
+  int32_t num_slots() const { return facts_.num_draft_probs_slots; }
   int32_t num_free_slots() const { return static_cast<int32_t>(free_slots_.size()); }
 
  private:

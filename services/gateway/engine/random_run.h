@@ -5,9 +5,15 @@
 #include <random>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "services/gateway/engine/engine_sim.h"
 
 namespace tandem::gateway {
+
+// How the target's faults end a request that they hit.
+inline constexpr absl::string_view kHandedOn = "a page was handed on";
+inline constexpr absl::string_view kSpoiled = "the logits are not finite";
+inline constexpr absl::string_view kRefused = "the step is refused";
 
 // Whatever happens to workers, pages and clients: each answer is the target's own, told once;
 // pages and references add up after each round; nobody waits for ever; and everything is
@@ -18,6 +24,8 @@ class RandomRun {
   void Run();
 
   const SimObserver& observer() const { return sim_.observer; }
+  const SimWorker& target() const { return sim_.target; }
+  const SimWorker& draft() const { return sim_.draft; }
   int32_t num_refused() const { return num_refused_; }
 
  private:
@@ -29,10 +37,13 @@ class RandomRun {
   GenerationRequest MakeRequest();
   void SubmitSome();
   void CauseTrouble();
+  void KillSomebody();
+  void FailSomething();
   void Cancel(int32_t index);
   void CheckRound();
   void CheckAnswers();
   void CheckAnswer(size_t index);
+  void CheckVictims();
   void CheckFinished(const SimClient& client, const GenerationRequest& request,
                      const ExpectedAnswer& expected);
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/check.h"
+#include "common/base/status_macros.h"
 
 namespace tandem::gateway {
 
@@ -32,12 +33,17 @@ SimWorker::SimWorker(const Options& options, SimPool* pool, VirtualClock* clock)
       pool_(pool),
       clock_(clock),
       model_(options.role == Role::kTarget ? FakeLanguageModel()
-                                           : FakeLanguageModel(1, options.agreement)) {}
+                                           : FakeLanguageModel(1, options.agreement)),
+      latency_(options.latency_seed) {}
 
-void SimWorker::Kill(absl::Duration downtime) {
+void SimWorker::EndSession(absl::Duration downtime) {
   sequences_.clear();
   ++options_.facts.incarnation;
   up_at_ = clock_->Now() + downtime;
+}
+
+void SimWorker::Kill(absl::Duration downtime) {
+  EndSession(downtime);
   // The target owns the pool's memory.
   if (options_.role == Role::kTarget) pool_->Recreate();
 }
@@ -59,10 +65,7 @@ void SimWorker::Take(const WorkerStep& step) {
   step_epoch_ = pool_->epoch;
 }
 
-absl::Status SimWorker::BeginStep(const WorkerStep& step, absl::Duration timeout) {
-  TANDEM_CHECK(in_flight_.has_value());
-  ++num_steps;
-  if (on_step) on_step();
+absl::Status SimWorker::TakeFault(const WorkerStep& step, absl::Duration timeout) {
   bool is_deadly = false;
   for (const SequenceStep& sequence : step.sequences) {
     is_deadly |= deadly_token >= 0 &&
@@ -74,12 +77,30 @@ absl::Status SimWorker::BeginStep(const WorkerStep& step, absl::Duration timeout
     return absl::UnavailableError("the connection was closed");
   }
   if (hang_in_step_) {
+    ++num_hangs;
     clock_->Advance(timeout);
-    Kill(*std::exchange(hang_in_step_, std::nullopt));
+    const absl::Duration downtime = *std::exchange(hang_in_step_, std::nullopt);
+    if (wakes_up_) {
+      EndSession(downtime);
+    } else {
+      Kill(downtime);
+    }
     return absl::DeadlineExceededError("no answer");
   }
   if (!is_up()) return absl::UnavailableError("not connected");
-  if (!refusal_.ok()) return std::exchange(refusal_, absl::OkStatus());
+  if (num_to_refuse_ > 0) {
+    --num_to_refuse_;
+    ++num_refused_steps;
+    return refusal_;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SimWorker::BeginStep(const WorkerStep& step, absl::Duration timeout) {
+  TANDEM_CHECK(in_flight_.has_value());
+  ++num_steps;
+  if (on_step) on_step();
+  RETURN_IF_ERROR(TakeFault(step, timeout));
   if (step_epoch_ != pool_->epoch) {  // the target died after the step was sent
     return absl::AbortedError("the step is of another pool");
   }
@@ -107,7 +128,10 @@ absl::Duration SimWorker::Spend(absl::Duration cost, absl::Duration timeout) {
 
 absl::StatusOr<SimWorker::SimSequence*> SimWorker::BeginEntry(const SequenceStep& step,
                                                               int32_t num_more) {
-  if (!entry_failure_.ok()) return std::exchange(entry_failure_, absl::OkStatus());
+  if (!entry_failure_.ok()) {
+    ++num_failed_entries;
+    return std::exchange(entry_failure_, absl::OkStatus());
+  }
   const std::string name = absl::StrCat("sequence ", static_cast<int64_t>(step.sequence), ": ");
   const auto found = sequences_.find(step.sequence);
   if (found == sequences_.end()) {

@@ -58,6 +58,7 @@ class SimWorker {
     absl::Duration prefill_cost;  // of a draft's step, beside its tokens'
     absl::Duration prefill_token_cost = absl::Microseconds(200);
     double jitter = 0.0;  // a step may take so many times longer
+    uint32_t latency_seed = 1;
   };
 
   SimWorker(const Options& options, SimPool* pool, VirtualClock* clock);
@@ -66,12 +67,20 @@ class SimWorker {
   void Kill(absl::Duration downtime);
   // The same, noticed only when the step in flight is awaited.
   void KillInNextStep(absl::Duration downtime) { kill_in_step_ = downtime; }
-  // The next step is not answered in time; the link then drops the worker.
-  void HangInNextStep(absl::Duration downtime) { hang_in_step_ = downtime; }
+  // The next step is not answered in time; the link then drops the worker. It is restarted, or
+  // it wakes up: the pool is then the same, its sequences ended with the session.
+  void HangInNextStep(absl::Duration downtime, bool wakes_up = false) {
+    hang_in_step_ = downtime;
+    wakes_up_ = wakes_up;
+  }
   // The next entry of a step that has one is answered with this.
   void FailNextEntry(absl::Status status) { entry_failure_ = std::move(status); }
-  // The next whole step is refused with this: nothing of it is done, what was before stays.
-  void RefuseNextStep(absl::Status status) { refusal_ = std::move(status); }
+  // The next step, or the next few, are refused as a whole with this: nothing of them is done,
+  // what was before stays.
+  void RefuseNextStep(absl::Status status, int32_t num_steps = 1) {
+    refusal_ = std::move(status);
+    num_to_refuse_ = refusal_.ok() ? 0 : num_steps;
+  }
   void set_max_sequences(int32_t count) { options_.facts.max_sequences = count; }
   // Steps with this token in them kill the worker. -1: none does.
   int32_t deadly_token = -1;
@@ -84,6 +93,10 @@ class SimWorker {
   // beyond what was run, sequences that are not open.
   int32_t num_violations = 0;
   int32_t num_steps = 0;
+  // Of the faults that were asked for, those that happened.
+  int32_t num_hangs = 0;
+  int32_t num_refused_steps = 0;
+  int32_t num_failed_entries = 0;
   std::string last_violation;
   std::function<void()> on_step;  // while the step runs
 
@@ -93,7 +106,11 @@ class SimWorker {
     std::vector<PageEntry> pages;
   };
 
+  // Its sequences are gone, for its link it is another worker.
+  void EndSession(absl::Duration downtime);
   absl::StatusOr<WorkerFacts> CurrentFacts() const;
+  // The fault that the step in flight was to meet; OK when there is none.
+  absl::Status TakeFault(const WorkerStep& step, absl::Duration timeout);
   void Take(const WorkerStep& step);
   absl::Status BeginStep(const WorkerStep& step, absl::Duration timeout);
   absl::StatusOr<SimSequence*> BeginEntry(const SequenceStep& step, int32_t num_more);
@@ -115,9 +132,11 @@ class SimWorker {
   absl::Duration up_at_ = absl::ZeroDuration();
   std::optional<absl::Duration> kill_in_step_;
   std::optional<absl::Duration> hang_in_step_;
+  bool wakes_up_ = false;
   absl::Status entry_failure_;
   absl::Status refusal_;
-  std::minstd_rand latency_{1};
+  int32_t num_to_refuse_ = 0;
+  std::minstd_rand latency_;
   int64_t step_epoch_ = 0;  // of the pool when the step was sent
 };
 

@@ -23,18 +23,22 @@ class Totals {
     num_preemptions_ += observer.num_preemptions();
     num_cached_ += observer.num_cached_tokens[static_cast<int>(Role::kTarget)];
     for (int i = 0; i < tandem::kNumRoles; ++i) num_lost_[i] += observer.num_lost[i];
+    for (const tandem::gateway::SimWorker* worker : {&run.target(), &run.draft()}) {
+      num_hangs_ += worker->num_hangs;
+      num_refused_steps_ += worker->num_refused_steps;
+    }
   }
   void Print() const {
     std::printf(
-        "%lld answers, %lld cancelled or late, %lld refused, %lld preemptions, %lld cached "
-        "tokens, %lld targets and %lld drafts lost\n",
+        "%lld answers, %lld cancelled, late or failed, %lld refused, %lld preemptions, %lld cached "
+        "tokens, %lld targets and %lld drafts lost, %lld hangs, %lld steps refused\n",
         num_finished_, num_failed_, num_refused_, num_preemptions_, num_cached_, num_lost_[0],
-        num_lost_[1]);
+        num_lost_[1], num_hangs_, num_refused_steps_);
   }
 
  private:
   long long num_finished_ = 0, num_failed_ = 0, num_refused_ = 0, num_preemptions_ = 0;
-  long long num_cached_ = 0;
+  long long num_cached_ = 0, num_hangs_ = 0, num_refused_steps_ = 0;
   long long num_lost_[tandem::kNumRoles] = {};
 };
 
