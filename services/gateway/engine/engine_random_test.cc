@@ -1,4 +1,5 @@
 // A few hundred random runs, which must have been eventful; `tandem_sim` runs thousands.
+#include "common/base/check.h"
 #include "gtest/gtest.h"
 #include "services/gateway/engine/random_run.h"
 
@@ -52,6 +53,16 @@ TEST(EngineRandomTest, AnswersAreTheTargetsOwnWhateverHappens) {
   EXPECT_GT(num_lookups, static_cast<int32_t>(kNumRuns));
   EXPECT_GT(num_target_losses, static_cast<int32_t>(kNumRuns / 6));
   EXPECT_GT(num_draft_losses, static_cast<int32_t>(kNumRuns / 6));
+}
+
+// A check of ours aborts before anything else is said.
+TEST(EngineRandomDeathTest, AFailedCheckNamesTheSeed) {
+  EXPECT_DEATH(
+      {
+        const RandomRun run(4711);
+        TANDEM_CHECK(run.observer().num_finished > 0);
+      },
+      "CHECK failed.*\n.*tandem_sim --seed 4711");
 }
 
 }  // namespace

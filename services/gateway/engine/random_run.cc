@@ -6,7 +6,8 @@
 
 namespace tandem::gateway {
 
-RandomRun::RandomRun(uint32_t seed) : random_(seed), options_(MakeOptions()), sim_(options_) {}
+RandomRun::RandomRun(uint32_t seed)
+    : notice_(seed), random_(seed), options_(MakeOptions()), sim_(options_) {}
 
 void RandomRun::Run() {
   num_pending_ = 1 + Below(8);

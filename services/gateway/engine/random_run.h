@@ -7,6 +7,7 @@
 
 #include "absl/strings/string_view.h"
 #include "services/gateway/engine/engine_sim.h"
+#include "services/gateway/engine/seed_notice.h"
 
 namespace tandem::gateway {
 
@@ -47,6 +48,7 @@ class RandomRun {
   void CheckFinished(const SimClient& client, const GenerationRequest& request,
                      const ExpectedAnswer& expected);
 
+  SeedNotice notice_;
   std::mt19937 random_;
   SimOptions options_;
   EngineSim sim_;

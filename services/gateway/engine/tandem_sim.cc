@@ -2,7 +2,8 @@
 //
 //   tandem_sim --seed 1 --count 10000
 //
-// Ends with 1 at the first seed that breaks a promise, and names it.
+// Ends with 1 at the first seed that breaks a promise, and names it; a failed check aborts and
+// names it too.
 #include <chrono>
 #include <cstdio>
 
