@@ -47,7 +47,8 @@ SimWorker::Options WorkerOptions(Role role, absl::Duration step_cost) {
                    .context_length = 4096,
                    .positions_per_page = 16,
                    .max_step_tokens = 256,
-                   .max_logits_rows = 128};
+                   .max_logits_rows = 128,
+                   .max_sequences = 256};
   options.agreement = 0.9;
   options.step_cost = step_cost;
   return options;

@@ -90,7 +90,7 @@ struct WorkerFacts {
   int32_t max_step_tokens = 0;
   int32_t max_logits_rows = 0;
   int32_t num_swap_pages = 0;  // the target's places for pages in host memory
-  int32_t max_sequences = 0;  // open at once; 0: the worker does not say
+  int32_t max_sequences = 0;   // open at once; 0: the worker does not say
 };
 
 // One worker, one step in flight at a time. Used by the engine's thread only.
