@@ -2,6 +2,7 @@
 #include "common/base/check.h"
 #include "gtest/gtest.h"
 #include "services/gateway/engine/random_run.h"
+#include "services/gateway/engine/steady_run.h"
 
 namespace tandem::gateway {
 namespace {
@@ -53,6 +54,18 @@ TEST(EngineRandomTest, AnswersAreTheTargetsOwnWhateverHappens) {
   EXPECT_GT(num_lookups, static_cast<int32_t>(kNumRuns));
   EXPECT_GT(num_target_losses, static_cast<int32_t>(kNumRuns / 6));
   EXPECT_GT(num_draft_losses, static_cast<int32_t>(kNumRuns / 6));
+}
+
+TEST(EngineRandomTest, NobodyStarvesUnderASteadyLoad) {
+  int64_t num_preemptions = 0;
+  for (uint32_t seed = 1; seed <= kNumRuns / 4; ++seed) {
+    SCOPED_TRACE(seed);
+    SteadyRun run(seed);
+    run.Run();
+    if (testing::Test::HasFailure()) return;
+    num_preemptions += run.observer().num_preemptions();
+  }
+  EXPECT_GT(num_preemptions, static_cast<int64_t>(kNumRuns / 4));
 }
 
 // A check of ours aborts before anything else is said.

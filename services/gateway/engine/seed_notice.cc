@@ -21,9 +21,9 @@ void OnAbort(int) {
 
 }  // namespace
 
-SeedNotice::SeedNotice(uint32_t seed) {
-  std::snprintf(notice, sizeof(notice), "in seed %u: repeat with tandem_sim --seed %u\n", seed,
-                seed);
+SeedNotice::SeedNotice(uint32_t seed, const char* options) {
+  std::snprintf(notice, sizeof(notice), "in seed %u: repeat with tandem_sim%s --seed %u\n", seed,
+                options, seed);
   std::signal(SIGABRT, OnAbort);
 }
 

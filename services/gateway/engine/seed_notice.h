@@ -8,7 +8,8 @@ namespace tandem::gateway {
 // While it lives, an abort says on standard error how to repeat the run. One at a time.
 class SeedNotice {
  public:
-  explicit SeedNotice(uint32_t seed);
+  // `options` are those of tandem_sim beside the seed, each after a space.
+  explicit SeedNotice(uint32_t seed, const char* options = "");
   ~SeedNotice();
   SeedNotice(const SeedNotice&) = delete;
 };

@@ -1,6 +1,7 @@
 // tandem_sim: random lives of an engine on a virtual clock, each decided by its seed.
 //
 //   tandem_sim --seed 1 --count 10000
+//   tandem_sim --steady --seed 1 --count 1000    one request of low priority under endless load
 //
 // Ends with 1 at the first seed that breaks a promise, and names it; a failed check aborts and
 // names it too.
@@ -10,6 +11,7 @@
 #include "CLI/CLI.hpp"
 #include "gtest/gtest.h"
 #include "services/gateway/engine/random_run.h"
+#include "services/gateway/engine/steady_run.h"
 
 namespace {
 
@@ -52,24 +54,30 @@ int main(int argc, char** argv) {
                "tandem_sim");
   app.add_option("--seed", first_seed, "the first seed")->capture_default_str();
   app.add_option("--count", count, "how many, one after the other")->capture_default_str();
+  bool is_steady = false;
+  app.add_flag("--steady", is_steady, "a request of low priority under a load that never ends");
   CLI11_PARSE(app, argc, argv);
   int num_arguments = 1;  // none of ours are for it
   testing::InitGoogleTest(&num_arguments, argv);
   const auto start = std::chrono::steady_clock::now();
   Totals totals;
-  for (uint32_t i = 0; i < count; ++i) {
-    tandem::gateway::RandomRun run(first_seed + i);
-    run.Run();
-    totals.Add(run);
+  for (uint32_t seed = first_seed; seed - first_seed < count; ++seed) {
+    if (is_steady) {
+      tandem::gateway::SteadyRun(seed).Run();
+    } else {
+      tandem::gateway::RandomRun run(seed);
+      run.Run();
+      totals.Add(run);
+    }
     if (testing::Test::HasFailure()) {
-      std::printf("seed %u breaks a promise: repeat with tandem_sim --seed %u\n", first_seed + i,
-                  first_seed + i);
+      std::printf("seed %u breaks a promise: repeat with tandem_sim%s --seed %u\n", seed,
+                  is_steady ? " --steady" : "", seed);
       return 1;
     }
   }
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::printf("seeds %u to %u hold, %.1f s\n", first_seed, first_seed + count - 1, seconds);
-  totals.Print();
+  if (!is_steady) totals.Print();
   return 0;
 }
