@@ -166,7 +166,8 @@ MEMORY = Dashboard(
         Panel("When pages run short", "Rungs of the ladder that were used.", "ops",
               (Query(total("tandem_pressure_total", "rung"), "{{rung}}"),
                Query(total("tandem_preemptions_total"), "preemptions"),
-               Query(total("tandem_kv_evictions_total"), "evictions"))),
+               Query(total("tandem_kv_evictions_total"), "evictions"),
+               Query(total("tandem_swapped_pages_total", "direction"), "pages swapped {{direction}}"))),
     ))
 
 LATENCY = Dashboard(

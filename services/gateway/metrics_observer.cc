@@ -151,6 +151,10 @@ void MetricsObserver::OnPressure(PressureRung rung, int32_t count) {
   if (rung == PressureRung::kEvictCached) metrics_->Add(Metric::kKvEvictions, {"no_pages"}, count);
 }
 
+void MetricsObserver::OnSwapped(int32_t num_pages, bool to_host) {
+  metrics_->Add(Metric::kSwappedPages, {to_host ? "out" : "in"}, num_pages);
+}
+
 void MetricsObserver::OnWorkerLost(Role role, const absl::Status& status) {
   LogDebug(absl::StrCat("the engine lost the ", RoleName(role), ": ", status.message()));
 }
@@ -164,6 +168,8 @@ void MetricsObserver::OnGauges(const EngineGauges& gauges) {
   metrics_->Set(Metric::kKvPages, {"used"}, used - gauges.pages_pinned);
   metrics_->Set(Metric::kKvPages, {"cached"}, gauges.pages_idle);
   metrics_->Set(Metric::kKvPages, {"pinned"}, gauges.pages_pinned);
+  metrics_->Set(Metric::kSwapPages, {"free"}, gauges.swap_pages_free);
+  metrics_->Set(Metric::kSwapPages, {"used"}, gauges.swap_pages - gauges.swap_pages_free);
   metrics_->Set(Metric::kKvUsageRatio, gauges.pages_total > 0 ? used / gauges.pages_total : 0.0);
   // The pages of the draft are the draft's memory; the rest of the pool is the target's.
   const double of_draft = static_cast<double>(gauges.pages_draft) * memory_->page;

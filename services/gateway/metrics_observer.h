@@ -41,6 +41,7 @@ class MetricsObserver final : public EngineObserver, public LinkObserver {
   void OnFailed(const absl::Status& status) override;
   void OnPrefixLookup(Role role, int32_t num_tokens, int32_t num_cached) override;
   void OnPressure(PressureRung rung, int32_t count) override;
+  void OnSwapped(int32_t num_pages, bool to_host) override;
   void OnWorkerLost(Role role, const absl::Status& status) override;
   void OnGauges(const EngineGauges& gauges) override;
 

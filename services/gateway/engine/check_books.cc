@@ -23,6 +23,7 @@ absl::Status Engine::Impl::CheckBooks() const {
     }
   }
   int32_t num_slots = 0;
+  std::set<int32_t> places;
   absl::Status status;
   const auto check = [&](const Sequence& sequence) {
     const auto fail = [&](auto... parts) {
@@ -46,6 +47,10 @@ absl::Status Engine::Impl::CheckBooks() const {
     }
     if (sequence.role(Role::kTarget).kv_length > sequence.length()) fail("KV beyond its tokens");
     if (sequence.draft_probs_slot >= 0) ++num_slots;
+    if (sequence.is_running && !sequence.swapped.places.empty()) fail("runs, and is swapped out");
+    for (const int32_t place : sequence.swapped.places) {
+      if (!places.insert(place).second) fail("shares place ", place, " of the swap space");
+    }
   };
   for (const auto& sequence : running_) check(*sequence);
   for (const auto& sequence : waiting_) check(*sequence);
@@ -53,6 +58,12 @@ absl::Status Engine::Impl::CheckBooks() const {
     status.Update(
         absl::InternalError(absl::StrCat(num_slots, " of ", pages_.num_slots(), " slots are held, ",
                                          pages_.num_free_slots(), " free")));
+  }
+  const auto num_swapped = static_cast<int32_t>(places.size());
+  if (num_swapped + swap_.num_free() != swap_.num_places()) {
+    status.Update(absl::InternalError(absl::StrCat(num_swapped, " of ", swap_.num_places(),
+                                                   " places for swapped pages are held, ",
+                                                   swap_.num_free(), " free")));
   }
   if (status.ok()) status = pages_.CheckReferences(references);
   return status;

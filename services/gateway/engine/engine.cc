@@ -130,6 +130,7 @@ std::unique_ptr<Sequence> Engine::Impl::Remove(Sequence* sequence) {
     removed = waiting_.Remove(sequence);
   }
   for (const Role role : {Role::kTarget, Role::kDraft}) DropKv(role, sequence);
+  swap_.Free(removed->swapped.places);
   return removed;
 }
 
@@ -229,6 +230,8 @@ void Engine::Impl::ReportGauges() {
                        .pages_draft = pages_.num_used(Role::kDraft),
                        .pages_idle = pages_.num_idle(),
                        .pages_pinned = pages_.num_pinned(),
+                       .swap_pages = swap_.num_places(),
+                       .swap_pages_free = swap_.num_free(),
                        .target_up = target_.facts.has_value(),
                        .draft_up = draft_.facts.has_value(),
                        .mean_draft_length = mean_draft_length_});

@@ -14,6 +14,7 @@
 #include "services/gateway/engine/prefill_pacer.h"
 #include "services/gateway/engine/release_queue.h"
 #include "services/gateway/engine/sequence.h"
+#include "services/gateway/engine/swap_planner.h"
 #include "services/gateway/engine/waiting_queue.h"
 
 namespace tandem::gateway {
@@ -104,6 +105,12 @@ class Engine::Impl {
   bool EndWithoutTarget();
   void BlameForLoss(const std::vector<Entry>& entries, const absl::Status& status);
 
+  // swap.cc
+  void SwapOut(Sequence* sequence);
+  void SwapIn(Sequence* sequence);
+  void ForgetSwapped();
+  bool BlameSwap(const absl::Status& status);
+
   // schedule.cc
   void Admit();
   bool FitsBesideOthers(const Sequence& sequence) const;
@@ -117,6 +124,7 @@ class Engine::Impl {
   std::vector<int32_t> SharesOf(const std::vector<Sequence*>& active);
   bool MakeRoom(int32_t num_positions, Sequence* sequence);
   bool DropYoungestDraftPages();
+  bool GrowOverDrafts(int32_t num_positions, Sequence* sequence);
   void Preempt(Sequence* sequence);
   void BackToQueue(Sequence* sequence);
   void PlanDrafts(Round* round);
@@ -175,6 +183,8 @@ class Engine::Impl {
   EngineObserver* observer_;
 
   PagePlanner pages_;
+  SwapPlanner swap_;
+  int64_t incarnation_without_swap_ = -1;  // of a target that had no memory for it
   DraftPlanner planner_;
   Worker target_;
   Worker draft_;

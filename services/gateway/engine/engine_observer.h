@@ -49,6 +49,7 @@ struct EngineGauges {
   // Of sequences, by role; of the cached ones the pinned are in use, the idle are not.
   int32_t pages_total = 0, pages_free = 0, pages_target = 0, pages_draft = 0;
   int32_t pages_idle = 0, pages_pinned = 0;
+  int32_t swap_pages = 0, swap_pages_free = 0;  // places in the target's host memory
   bool target_up = false, draft_up = false;
   double mean_draft_length = 0.0;
 };
@@ -67,6 +68,8 @@ class EngineObserver {
   virtual void OnPrefixLookup(Role role, int32_t num_tokens, int32_t num_cached) = 0;
   // A rung of the ladder was used, `count` times (pages, tokens or sequences).
   virtual void OnPressure(PressureRung rung, int32_t count) = 0;
+  // Pages of preempted sequences were moved to the target's host memory, or back.
+  virtual void OnSwapped(int32_t num_pages, bool to_host) = 0;
   virtual void OnWorkerLost(Role role, const absl::Status& status) = 0;
   virtual void OnGauges(const EngineGauges& gauges) = 0;
 };

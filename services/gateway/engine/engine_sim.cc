@@ -30,6 +30,7 @@ SimWorker::Options WorkerOptions(const SimOptions& options, Role role) {
           is_target ? options.target_page_positions : options.draft_page_positions,
       .max_step_tokens = options.max_step_tokens,
       .max_logits_rows = options.max_logits_rows,
+      .num_swap_pages = is_target ? options.num_swap_pages : 0,
       .max_sequences = options.max_sequences};
   worker.agreement = options.agreement;
   worker.jitter = options.latency_jitter;
@@ -126,6 +127,7 @@ void EngineSim::ExpectAllFree() {
   EXPECT_EQ(observer.gauges.pages_free + observer.gauges.pages_idle, observer.gauges.pages_total);
   EXPECT_EQ(observer.gauges.pages_pinned, 0);
   EXPECT_EQ(observer.gauges.pages_target + observer.gauges.pages_draft, 0);
+  EXPECT_EQ(observer.gauges.swap_pages_free, observer.gauges.swap_pages);
   EXPECT_EQ(target.num_violations, 0) << target.last_violation;
   EXPECT_EQ(draft.num_violations, 0) << draft.last_violation;
   EXPECT_EQ(target.num_sequences(), 0);

@@ -60,6 +60,9 @@ class SimObserver final : public EngineObserver {
     pressure[static_cast<int>(rung)] += count;
   }
   int64_t num_preemptions() const { return pressure[static_cast<int>(PressureRung::kPreempt)]; }
+  void OnSwapped(int32_t num_pages, bool to_host) override {
+    (to_host ? num_swapped_out : num_swapped_in) += num_pages;
+  }
   void OnWorkerLost(Role role, const absl::Status&) override { ++num_lost[static_cast<int>(role)]; }
   void OnGauges(const EngineGauges& latest) override { gauges = latest; }
 
@@ -71,6 +74,7 @@ class SimObserver final : public EngineObserver {
   int64_t num_cached_tokens[kNumRoles] = {};
   std::map<std::string, int32_t> bypass_reasons;
   int64_t pressure[kNumPressureRungs] = {};
+  int64_t num_swapped_out = 0, num_swapped_in = 0;  // pages
   EngineGauges gauges;
 };
 
@@ -80,6 +84,7 @@ struct SimOptions {
   int32_t target_page_positions = 8;
   int32_t draft_page_positions = 16;
   int32_t num_draft_probs_slots = 4;
+  int32_t num_swap_pages = 0;
   int32_t context_length = 400;
   int32_t draft_context_length = 400;
   int32_t max_step_tokens = 64;

@@ -49,10 +49,11 @@ SimOptions RandomRun::MakeOptions() {
   options.engine.prefix_cache = Below(4) > 0;
   options.target_page_positions = 4 + Below(12);
   // A small pool holds little more than the longest prompt.
-  const int32_t positions = Below(2) == 0 ? 110 + Below(60) : 3000;
+  const int32_t positions = Below(3) > 0 ? 110 + Below(60) : 3000;
   options.num_pages = 1 + positions / options.target_page_positions;
   options.draft_page_positions = 4 + Below(20);
   options.num_draft_probs_slots = Below(4);
+  options.num_swap_pages = Below(2) == 0 ? 0 : Below(2 * options.num_pages);
   options.context_length = 120 + Below(100);
   options.draft_context_length = Below(5) == 0 ? 60 : options.context_length;
   options.max_step_tokens = 24 + Below(100);

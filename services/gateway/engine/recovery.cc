@@ -49,6 +49,10 @@ void Engine::Impl::RefreshTarget() {
     pages_.Reset(*pool);
   }
   pages_.SetPositionsPerPage(Role::kTarget, facts->positions_per_page);
+  if (!target_.facts) {
+    const bool has_swap = facts->incarnation != incarnation_without_swap_;
+    swap_.Reset(has_swap ? facts->num_swap_pages : 0);
+  }
   Connect(*facts, &target_);
 }
 
@@ -74,6 +78,7 @@ void Engine::Impl::LoseTarget(const absl::Status& status) {
   target_.facts.reset();
   target_.down_since = clock_->Now();
   ForgetAll(Role::kTarget);
+  ForgetSwapped();
 }
 
 // The worker may be the same as before, which only refused a step: it is told.

@@ -173,7 +173,7 @@ OpenSequence Engine::Impl::Open(Role role, Sequence* sequence) {
 }
 
 WorkerStep Engine::Impl::VerifyStepOf(const Round& round) {
-  WorkerStep verify;
+  WorkerStep verify{.copies = swap_.TakeCopies()};
   for (const Entry& entry : round.entries) {
     Sequence* sequence = entry.sequence;
     RoleState& state = sequence->role(Role::kTarget);
@@ -237,14 +237,16 @@ void Engine::Impl::RunRound(Round* round) {
                                               round->entries.size(), " sequences of the target"));
   }
   if (!result.ok()) {
+    const bool is_blamed = BlameSwap(result.status());
     LoseTarget(result.status());
-    BlameForLoss(round->entries, result.status());
+    if (!is_blamed) BlameForLoss(round->entries, result.status());
     return;
   }
+  swap_.Observe(result->copy);
   target_.num_refusals = 0;
   CheckVerifyResult(*round, &*result);
   ObserveRound(*round, *result, clock_->Now() - begin);
-  Commit(round, *result, is_overlapped, round_trip);
+  Commit(round, *result, is_overlapped, round_trip - result->copy);
 }
 
 // A result that cannot be is that sequence's error; nothing of it is used.
@@ -270,14 +272,17 @@ void Engine::Impl::CheckVerifyResult(const Round& round, VerifyStepResult* resul
 // With nothing to run, the workers still hear of what is over.
 bool Engine::Impl::SendReleases() {
   bool sent = false;
-  if (!target_.release.empty() && clock_->Now() >= target_.retry_at) {
-    WorkerStep step;
+  const bool has_news = !target_.release.empty() || swap_.has_copies();
+  if (has_news && clock_->Now() >= target_.retry_at) {
+    WorkerStep step{.copies = swap_.TakeCopies()};
     step.release = target_.release.Tell();
     target_link_->Send(step);
     const absl::StatusOr<VerifyStepResult> result = target_link_->Await(options_.step_timeout);
     if (result.ok()) {
       OnAnswered(Role::kTarget, {});
+      swap_.Observe(result->copy);
     } else {
+      BlameSwap(result.status());
       target_.retry_at = clock_->Now() + kReleaseRetry;
       LoseTarget(result.status());
     }

@@ -20,6 +20,7 @@ void Engine::Impl::Admit() {
     std::unique_ptr<Sequence> admitted = waiting_.Admit(sequence, clock_->Now());
     sequence->is_running = true;
     for (const Role role : {Role::kTarget, Role::kDraft}) AttachCached(role, sequence);
+    SwapIn(sequence);
     if (!sequence->is_started) {
       sequence->info.cached_tokens = sequence->role(Role::kTarget).kv_length;
       waiting_.Charge(sequence->request.client, sequence->num_missing(Role::kTarget), 0);
@@ -173,8 +174,7 @@ Engine::Impl::Round Engine::Impl::Schedule() {
 // Target pages for `num_positions`: from the free ones, else from drafts, else from the
 // youngest sequence. False when the sequence itself had to go.
 bool Engine::Impl::MakeRoom(int32_t num_positions, Sequence* sequence) {
-  while (!pages_.Grow(Role::kTarget, num_positions, /*keep_free=*/0, sequence)) {
-    if (DropYoungestDraftPages()) continue;
+  while (!GrowOverDrafts(num_positions, sequence)) {
     if (running_.size() == 1) {
       observer_->OnPressure(PressureRung::kRefuse, 1);
       Fail(sequence, absl::ResourceExhaustedError(
@@ -186,6 +186,14 @@ bool Engine::Impl::MakeRoom(int32_t num_positions, Sequence* sequence) {
     Sequence* youngest = running_.back().get();
     Preempt(youngest);
     if (youngest == sequence) return false;
+  }
+  return true;
+}
+
+// From the free ones, else from drafts.
+bool Engine::Impl::GrowOverDrafts(int32_t num_positions, Sequence* sequence) {
+  while (!pages_.Grow(Role::kTarget, num_positions, /*keep_free=*/0, sequence)) {
+    if (!DropYoungestDraftPages()) return false;
   }
   return true;
 }
@@ -205,6 +213,7 @@ void Engine::Impl::Preempt(Sequence* sequence) {
   ++sequence->info.num_preemptions;
   observer_->OnPressure(PressureRung::kPreempt, 1);
   has_preempted_ = true;
+  SwapOut(sequence);
   BackToQueue(sequence);
 }
 

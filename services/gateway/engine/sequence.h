@@ -38,6 +38,12 @@ struct PreparedDraft {
   int32_t num_drafted_kv = 0;  // of token_ids, run by the draft
 };
 
+// What the target's host memory has of a sequence that waits.
+struct SwappedKv {
+  std::vector<int32_t> places;  // of its pages, in order
+  int32_t kv_length = 0;
+};
+
 struct SequenceLimits {
   int32_t max_tokens = 0;  // of the output
   FinishReason reason_at_max_tokens = FinishReason::kMaxTokens;
@@ -93,6 +99,7 @@ struct Sequence {
   PromptLookup lookup;
   SequenceDraftState draft_state;
   std::optional<PreparedDraft> prepared;
+  SwappedKv swapped;  // none while it runs
   int32_t draft_probs_slot = -1;
   bool lost_draft_pages = false;  // others needed them, ever
 

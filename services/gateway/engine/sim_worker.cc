@@ -104,6 +104,7 @@ absl::Status SimWorker::BeginStep(const WorkerStep& step, absl::Duration timeout
   if (step_epoch_ != pool_->epoch) {  // the target died after the step was sent
     return absl::AbortedError("the step is of another pool");
   }
+  RETURN_IF_ERROR(Copy(step));
   for (const SequenceId sequence : step.release) sequences_.erase(sequence);
   refused_.clear();
   for (const OpenSequence& open : step.open) {
@@ -115,6 +116,28 @@ absl::Status SimWorker::BeginStep(const WorkerStep& step, absl::Duration timeout
         .sampler = std::make_unique<TokenSampler>(open.sampling, options_.facts.vocab_size),
         .pages = {}};
     sequences_[open.sequence].sampler->Append(open.cached_token_ids);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SimWorker::Copy(const WorkerStep& step) {
+  if (std::exchange(swap_epoch_, pool_->epoch) != pool_->epoch) swap_pages_.clear();
+  swap_pages_.resize(options_.facts.num_swap_pages);
+  for (const PageCopy& copy : step.copies) {
+    if (copy.to_host && !has_host_memory) return absl::ResourceExhaustedError("no host memory");
+    if (copy.swap_page < 0 || copy.swap_page >= options_.facts.num_swap_pages) {
+      return Violation(absl::StrCat("no place ", copy.swap_page));
+    }
+    std::vector<SimPool::Slot>& page = pool_->pages[static_cast<int>(copy.page)];
+    std::vector<SimPool::Slot>& place = swap_pages_[copy.swap_page];
+    if (copy.to_host) {
+      place = page;
+    } else if (place.empty()) {
+      return Violation(absl::StrCat("nothing was copied to place ", copy.swap_page));
+    } else {
+      page = place;
+    }
+    ++num_copies;
   }
   return absl::OkStatus();
 }

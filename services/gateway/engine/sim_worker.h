@@ -57,7 +57,8 @@ class SimWorker {
     absl::Duration row_cost = absl::Milliseconds(1);
     absl::Duration prefill_cost;  // of a draft's step, beside its tokens'
     absl::Duration prefill_token_cost = absl::Microseconds(200);
-    double jitter = 0.0;  // a step may take so many times longer
+    absl::Duration copy_cost = absl::Microseconds(100);  // of a page, to host memory or back
+    double jitter = 0.0;                                 // a step may take so many times longer
     uint32_t latency_seed = 1;
   };
 
@@ -82,6 +83,7 @@ class SimWorker {
     num_to_refuse_ = refusal_.ok() ? 0 : num_steps;
   }
   void set_max_sequences(int32_t count) { options_.facts.max_sequences = count; }
+  void set_copy_cost(absl::Duration cost) { options_.copy_cost = cost; }
   // Steps with this token in them kill the worker. -1: none does.
   int32_t deadly_token = -1;
   // Rows after this token are not finite. -1: none is.
@@ -89,6 +91,8 @@ class SimWorker {
 
   bool is_up() const { return clock_->Now() >= up_at_; }
   int32_t num_sequences() const { return static_cast<int32_t>(sequences_.size()); }
+  // Steps with copies to host memory are refused: there is none.
+  bool has_host_memory = true;
   // Entries that broke the rules between engine and worker: pages handed on, positions
   // beyond what was run, sequences that are not open.
   int32_t num_violations = 0;
@@ -97,6 +101,7 @@ class SimWorker {
   int32_t num_hangs = 0;
   int32_t num_refused_steps = 0;
   int32_t num_failed_entries = 0;
+  int32_t num_copies = 0;
   std::string last_violation;
   std::function<void()> on_step;  // while the step runs
 
@@ -113,6 +118,7 @@ class SimWorker {
   absl::Status TakeFault(const WorkerStep& step, absl::Duration timeout);
   void Take(const WorkerStep& step);
   absl::Status BeginStep(const WorkerStep& step, absl::Duration timeout);
+  absl::Status Copy(const WorkerStep& step);
   absl::StatusOr<SimSequence*> BeginEntry(const SequenceStep& step, int32_t num_more);
   // Lets the time of a step pass, with jitter; what it took.
   absl::Duration Spend(absl::Duration cost, absl::Duration timeout);
@@ -137,6 +143,8 @@ class SimWorker {
   absl::Status refusal_;
   int32_t num_to_refuse_ = 0;
   std::minstd_rand latency_;
+  std::vector<std::vector<SimPool::Slot>> swap_pages_;
+  int64_t swap_epoch_ = 0;  // of the pool, which is made anew with the process
   int64_t step_epoch_ = 0;  // of the pool when the step was sent
 };
 

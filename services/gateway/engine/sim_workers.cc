@@ -22,6 +22,8 @@ absl::StatusOr<VerifyStepResult> SimTarget::Await(absl::Duration timeout) {
     result.results.push_back(RunEntry(entry));
   }
   in_flight_.reset();
+  result.copy = static_cast<double>(step.copies.size()) * options_.copy_cost;
+  clock_->Advance(result.copy);
   result.forward = Spend(
       options_.step_cost + num_rows * options_.row_cost + num_prefill * options_.prefill_token_cost,
       timeout);
