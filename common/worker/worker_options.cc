@@ -62,7 +62,8 @@ void Declare(CLI::App& app, WorkerOptions& options, Names& kv) {
       ->check(CLI::Range(0, 1 << 24));
   app.add_option("--max-step-tokens", options.max_step_tokens, "of one forward pass")
       ->check(CLI::Range(32, 8192));
-  app.add_option("--max-sequences", options.max_sequences)->check(CLI::Range(1, 65536));
+  app.add_option("--max-sequences", options.max_sequences, "open at once; more are refused")
+      ->check(CLI::Range(1, 65536));
   app.add_option("--allowed-uid", options.allowed_uid, "user that may map our memory; -1: ours");
   app.add_flag("--die-with-parent", options.die_with_parent, "end when the starting process does");
   app.add_flag("!--no-ring", options.use_ring, "no shared-memory ring: steps by gRPC only");

@@ -28,6 +28,14 @@ Pipelining PipeliningOf(const std::string& option, const std::string& device) {
   return option == "auto" && device != kHostDevice ? Pipelining::kAuto : Pipelining::kOff;
 }
 
+// How many may run: one for which the target has no place would only be refused there.
+int32_t RunningLimit(int32_t asked, const WorkerFacts& target) {
+  if (target.max_sequences < 1 || asked <= target.max_sequences) return asked;
+  LogWarning(absl::StrCat("--max-running ", asked, " is cut to ", target.max_sequences,
+                          ", the target's --max-sequences"));
+  return target.max_sequences;
+}
+
 }  // namespace
 
 Gateway::Gateway(const GatewayOptions& options)
@@ -125,15 +133,16 @@ absl::Status Gateway::CheckDraft() {
 
 void Gateway::StartEngine() {
   const WorkerDescription target = *target_->Description();
+  const int32_t max_running = RunningLimit(options_.max_running, target.facts);
   const AdmissionLimits admission = {
-      .max_requests = options_.max_running + options_.max_waiting,
+      .max_requests = max_running + options_.max_waiting,
       .max_requests_per_client = options_.max_requests_per_client,
       .max_queued_tokens = options_.max_queued_tokens > 0
                                ? options_.max_queued_tokens
                                : kQueuedPools * target.num_pages * target.facts.positions_per_page};
   // The thread refuses what is too much before the engine sees it.
   auto engine = std::make_unique<Engine>(
-      EngineOptions{.max_running = options_.max_running,
+      EngineOptions{.max_running = max_running,
                     .max_waiting = admission.max_requests,
                     .max_context = options_.max_context,
                     .prefill_stretch = options_.prefill_stretch,
@@ -154,10 +163,10 @@ void Gateway::StartEngine() {
                        .draft = draft_.get(),
                        .context_length = context,
                        .stream_interval = options_.stream_interval,
-                       .max_running = options_.max_running,
+                       .max_running = max_running,
                        .max_waiting = options_.max_waiting,
                        .admission = admission});
-  observer_.OnLimits(options_.max_running, options_.max_waiting);
+  observer_.OnLimits(max_running, options_.max_waiting);
   server_->SetServing(true);
   observer_.OnReady(true);
 }

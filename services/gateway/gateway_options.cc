@@ -10,7 +10,8 @@ namespace tandem::gateway {
 namespace {
 
 void AddAdmission(CLI::App& app, GatewayOptions& options) {
-  app.add_option("--max-running", options.max_running, "requests in a step at once")
+  app.add_option("--max-running", options.max_running,
+                 "requests in a step at once; at most the target's --max-sequences")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   app.add_option("--max-waiting", options.max_waiting, "requests in the queue at most")

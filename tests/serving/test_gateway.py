@@ -22,10 +22,10 @@ SERVICE = "tandem.gateway.v1.GatewayService"
 class Gateway:
     """tandem-gateway alone, its events read."""
 
-    def __init__(self, *arguments, listen="127.0.0.1:0"):
+    def __init__(self, *arguments, listen="127.0.0.1:0", stderr=subprocess.DEVNULL):
         self.process = subprocess.Popen(
             [str(BIN / "tandem-gateway"), "--listen", listen, "--metrics-listen", "127.0.0.1:0",
-             *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+             *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True)
 
     def event(self):
         return json.loads(self.process.stdout.readline())
@@ -155,6 +155,26 @@ def test_a_flood_is_refused_quickly_and_the_rest_is_served(api):
             codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED)
     finally:
         assert server.stop() == 0
+
+
+def test_no_more_run_at_once_than_the_target_has_places_for(api, tmp_path):
+    socket_path = f"unix:{tmp_path}/target.sock"
+    target = subprocess.Popen(
+        [str(BIN / "tandem-target"), "--model", str(TARGET), "--listen", socket_path,
+         "--max-sequences", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    gateway = Gateway("--target", socket_path, "--max-running", "300", stderr=subprocess.PIPE)
+    try:
+        assert "cut to 2, the target's --max-sequences" in gateway.process.stderr.readline()
+        client = Client(api, gateway.event()["grpc"])
+        limits = client.stub.GetModel(client.pb.GetModelRequest()).limits
+        assert limits.max_running_requests == 2
+        request = client.request("Once upon a time", max_tokens=8)
+        calls = [client.stub.Generate(request) for _ in range(5)]
+        assert all(list(call)[-1].WhichOneof("event") == "finished" for call in calls)
+    finally:
+        target.kill()
+        target.wait()
+        assert gateway.stop() == 0
 
 
 def test_rubbish_on_the_port_harms_nobody(client, server):

@@ -69,7 +69,8 @@ WorkerDescription ToDescription(const Info& info) {
           .facts = {.vocab_size = info.vocabulary_size(),
                     .context_length = info.context_length_tokens(),
                     .max_step_tokens = info.max_step_tokens(),
-                    .max_logits_rows = info.max_logits_rows()}};
+                    .max_logits_rows = info.max_logits_rows(),
+                    .max_sequences = info.max_sequences()}};
 }
 
 // Error of a whole step or of one sequence; `code` is a google.rpc.Code, which absl's are.

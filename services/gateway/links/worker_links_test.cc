@@ -201,6 +201,8 @@ TEST_P(WorkerLinksTest, ConnectAndRunSteps) {
   EXPECT_EQ(target_facts_->vocab_size, kVocabSize);
   EXPECT_EQ(target_facts_->positions_per_page, 8);
   EXPECT_GE(draft_facts_->positions_per_page, 1);
+  EXPECT_EQ(target_facts_->max_sequences, 256);
+  EXPECT_EQ(draft_facts_->max_sequences, 256);
   EXPECT_EQ(pool_facts_->num_pages, 16);
   EXPECT_EQ(observer_.last(Role::kTarget).is_ring, GetParam());
   EXPECT_EQ(observer_.last(Role::kDraft).is_ring, GetParam());
