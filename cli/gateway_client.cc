@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/credentials.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "tandem/gateway/v1/gateway.grpc.pb.h"
 
 namespace tandem {
@@ -24,6 +25,7 @@ std::chrono::system_clock::time_point DeadlineAfter(absl::Duration timeout) {
 }  // namespace
 
 struct GatewayClient::Impl {
+  std::unique_ptr<grpc::health::v1::Health::Stub> health_stub;
   std::unique_ptr<gateway::v1::GatewayService::Stub> stub;
 };
 
@@ -46,6 +48,7 @@ absl::StatusOr<std::unique_ptr<GatewayClient>> GatewayClient::Connect(
                              : "give --tls-ca if it has TLS"));
   }
   auto impl = std::make_unique<Impl>();
+  impl->health_stub = grpc::health::v1::Health::NewStub(channel);
   impl->stub = gateway::v1::GatewayService::NewStub(channel);
   return std::unique_ptr<GatewayClient>(new GatewayClient(std::move(impl)));
 }
@@ -57,6 +60,17 @@ absl::StatusOr<gateway::v1::GetModelResponse> GatewayClient::GetModel(absl::Dura
   const grpc::Status status = impl_->stub->GetModel(&context, {}, &response);
   if (!status.ok()) return FromGrpc(status);
   return response;
+}
+
+absl::StatusOr<bool> GatewayClient::IsServing(absl::Duration timeout) {
+  grpc::ClientContext context;
+  context.set_deadline(DeadlineAfter(timeout));
+  grpc::health::v1::HealthCheckRequest request;
+  request.set_service(gateway::v1::GatewayService::service_full_name());
+  grpc::health::v1::HealthCheckResponse response;
+  const grpc::Status status = impl_->health_stub->Check(&context, request, &response);
+  if (!status.ok()) return FromGrpc(status);
+  return response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
 }
 
 absl::Status GatewayClient::Generate(

@@ -23,6 +23,10 @@ class GatewayClient {
 
   absl::StatusOr<gateway::v1::GetModelResponse> GetModel(absl::Duration timeout);
 
+  // Whether it takes requests, by gRPC's health protocol: false while it starts or drains, and
+  // while the target is away.
+  absl::StatusOr<bool> IsServing(absl::Duration timeout);
+
   // Runs a request, handing each event over as it comes. `on_event` returns false to
   // cancel the call; the result is then CANCELLED.
   absl::Status Generate(const gateway::v1::GenerateRequest& request,

@@ -23,6 +23,14 @@ int RunHealth(const HealthOptions& options) {
   if (!model->target().up()) {
     return Fail(kExitFailure, absl::UnavailableError("the target is away"));
   }
+  // A server that drains still answers GetModel: running requests may ask.
+  const absl::StatusOr<bool> is_serving = (*client)->IsServing(timeout);
+  if (!is_serving.ok()) return Fail(kExitFailure, is_serving.status());
+  if (!*is_serving) {
+    return Fail(kExitFailure,
+                absl::UnavailableError("the server takes no new requests: it drains, or its target "
+                                       "has just come back"));
+  }
   std::printf("serving %s\n", model->model().c_str());
   return kExitOk;
 }

@@ -15,8 +15,9 @@ struct HealthOptions {
   double timeout_s = 5.0;
 };
 
-// Prints one line; kExitOk when the target takes steps (or, with `is_live_enough`, when the
-// gateway answers at all), kExitFailure otherwise.
+// Prints one line; kExitOk when the server takes requests (or, with `is_live_enough`, when the
+// gateway answers at all), kExitFailure otherwise: while it starts or drains, and while the
+// target is away.
 int RunHealth(const HealthOptions& options);
 
 }  // namespace tandem

@@ -327,7 +327,7 @@ def test_another_model_in_the_targets_place_is_refused_until_it_is_gone(api, tmp
 def test_draining_finishes_what_runs_and_takes_nothing_new(api, unix_gateway):
     gateway, address = unix_gateway
     client = Client(api, address)
-    call = client.stub.Generate(client.request("Once upon a time", max_tokens=200))
+    call = client.stub.Generate(client.request("Once upon a time", max_tokens=600))
     next(call)
     gateway.process.send_signal(signal.SIGTERM)
     refused = None
@@ -338,7 +338,13 @@ def test_draining_finishes_what_runs_and_takes_nothing_new(api, unix_gateway):
         except grpc.RpcError as error:
             refused = error.code()
     assert refused == grpc.StatusCode.UNAVAILABLE
-    assert list(call)[-1].finished.usage.output_tokens == 200
+    # A probe must see it too, and not only that the process is alive.
+    probe = [str(BIN / "tandem"), "health", "--endpoint", address]
+    ready = subprocess.run(probe, capture_output=True, text=True, timeout=20, check=False)
+    assert ready.returncode == 1 and "drains" in ready.stderr
+    assert subprocess.run([*probe, "--live"], capture_output=True, timeout=20,
+                          check=False).returncode == 0
+    assert list(call)[-1].finished.usage.output_tokens == 600
     assert gateway.process.wait(20) == 0
 
 
