@@ -27,7 +27,6 @@ constexpr double kBitsOfQ4 = 4.5;  // Q4_0: 32 codes and a scale
 constexpr int64_t kMinTokens = 512;
 constexpr int64_t kRoundTo = 100;
 constexpr int64_t kPagesOfRounding = 2;
-constexpr int32_t kPagePositions = 32;
 
 struct Model {
   ModelConfig config;
@@ -82,16 +81,23 @@ absl::StatusOr<Model> OfFile(const std::string& path) {
   return model;
 }
 
-int64_t PageBytes(const Model& target) {
-  return KvLayoutFor(target.config, KvType::k4, KvType::k4, kPagePositions).page_bytes();
+absl::StatusOr<int32_t> PagePositions(const Model& target, const std::optional<Model>& draft) {
+  return PlanPagePositions(target.config, KvType::k4, draft.has_value() ? &draft->config : nullptr,
+                           KvType::k8, /*is_cpu=*/false);
+}
+
+// A page of the pool, as `serve` plans it for the pair. Requires that PagePositions has one.
+KvLayout PageOf(const Model& target, const std::optional<Model>& draft) {
+  return KvLayoutFor(target.config, KvType::k4, KvType::k4, *PagePositions(target, draft));
 }
 
 // Bytes of KV of a token, of both models.
 double TokenBytes(const Model& target, const std::optional<Model>& draft) {
-  const auto page_bytes = static_cast<double>(PageBytes(target));
-  if (!draft.has_value()) return page_bytes / kPagePositions;
-  return page_bytes / kPagePositions +
-         page_bytes / static_cast<double>(DraftPositionsOfPage(PageBytes(target), draft->config,
+  const KvLayout page = PageOf(target, draft);
+  const auto page_bytes = static_cast<double>(page.page_bytes());
+  if (!draft.has_value()) return page_bytes / page.page_positions;
+  return page_bytes / page.page_positions +
+         page_bytes / static_cast<double>(DraftPositionsOfPage(page.page_bytes(), draft->config,
                                                                KvType::k8, /*is_cpu=*/false));
 }
 
@@ -102,7 +108,7 @@ int64_t TokensThatFit(const Model& target, const std::optional<Model>& draft, in
     if (model == nullptr) continue;
     room -= model->weights_bytes + EstimateWorkspace(model->config) + kUnknownContextBytes;
   }
-  room -= kPagesOfRounding * PageBytes(target);
+  room -= kPagesOfRounding * PageOf(target, draft).page_bytes();
   const auto tokens = static_cast<int64_t>(static_cast<double>(std::max<int64_t>(room, 0)) /
                                            TokenBytes(target, draft)) /
                       kRoundTo * kRoundTo;
@@ -145,6 +151,7 @@ absl::StatusOr<std::string> CardFitTable(const std::string& target, const std::s
     if (!draft.empty()) {
       ASSIGN_OR_RETURN(small, OfFile(draft));
     }
+    RETURN_IF_ERROR(PagePositions(large, small).status());
     return table + Row(large, small);
   }
   for (const auto& [large, small] : kPairs) {

@@ -169,12 +169,13 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
   const std::string draft_socket = absl::StrCat("unix:", resolved.socket_dir, "/draft.sock");
 
   std::vector<ProcessSpec> specs;
-  specs.push_back({.name = "target",
-                   .argv = {bin + "/tandem-target", "--model", resolved.models.target, "--listen",
-                            target_socket, "--threads", threads, "--ctx", context, "--kv",
-                            options.target_kv, "--kv-pages", absl::StrCat(resolved.num_kv_pages),
-                            "--log-level", options.log_level},
-                   .takes_restart_reason = true});
+  specs.push_back(
+      {.name = "target",
+       .argv = {bin + "/tandem-target", "--model", resolved.models.target, "--listen",
+                target_socket, "--threads", threads, "--ctx", context, "--kv", options.target_kv,
+                "--kv-pages", absl::StrCat(resolved.num_kv_pages), "--page-positions",
+                absl::StrCat(resolved.page_positions), "--log-level", options.log_level},
+       .takes_restart_reason = true});
   AddDeviceArguments(options, resolved.target_budget_bytes, /*is_target=*/true, &specs.back().argv);
   ProcessSpec gateway = {
       .name = "gateway",

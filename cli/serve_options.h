@@ -57,6 +57,7 @@ struct ResolvedServe {
   int32_t context_tokens = 0;
   int32_t num_kv_tokens = 0;  // positions of target KV, with the draft's for the same tokens
   int32_t num_kv_pages = 0;
+  int32_t page_positions = 0;  // of the target, in a page
   int32_t threads = 0;
   // What each worker may allocate on a GPU; 0: no limit.
   int64_t target_budget_bytes = 0;

@@ -22,7 +22,8 @@
 namespace tandem {
 namespace {
 
-constexpr int32_t kPagePositions = 32;           // of the target
+constexpr int32_t kPagePositions = 32;           // of the target, unless the draft needs more
+constexpr int32_t kMaxPagePositions = 4096;      // that a target takes
 constexpr int32_t kDefaultContextTokens = 8192;  // at most, unless asked for
 constexpr int32_t kDefaultContexts = 4;          // that fit the pool
 constexpr int32_t kStepTokens = 256;             // rows of a worker's step
@@ -57,17 +58,26 @@ KvType KvTypeOf(const std::string& name) {
   return name == "q8" ? KvType::k8 : KvType::k4;
 }
 
+// A page holds a multiple of so many positions of the draft.
+int64_t DraftUnit(bool is_cpu) { return is_cpu ? 8 : 16; }
+
 // The pool: as many target positions as asked for, draft positions for the same tokens.
-void SizePool(const ServeOptions& options, const PlannedModel& target, const PlannedModel* draft,
-              StartPlan& plan) {
+absl::Status SizePool(const ServeOptions& options, const PlannedModel& target,
+                      const PlannedModel* draft, StartPlan& plan) {
   const KvType type = KvTypeOf(options.target_kv);
-  plan.page_positions = kPagePositions;
-  plan.page_bytes = KvLayoutFor(target.config, type, type, kPagePositions).page_bytes();
+  ASSIGN_OR_RETURN(
+      plan.resolved.page_positions,
+      PlanPagePositions(target.config, type, draft == nullptr ? nullptr : &draft->config,
+                        KvTypeOf(options.draft_kv),
+                        /*is_cpu=*/options.device == "cpu"));
+  const int64_t page_positions = plan.resolved.page_positions;
+  plan.page_bytes =
+      KvLayoutFor(target.config, type, type, plan.resolved.page_positions).page_bytes();
   const int64_t tokens = options.kv_tokens > 0
                              ? options.kv_tokens
                              : int64_t{kDefaultContexts} * plan.resolved.context_tokens;
   plan.resolved.num_kv_tokens = static_cast<int32_t>(std::min<int64_t>(tokens, INT32_MAX));
-  int64_t pages = (tokens + kPagePositions - 1) / kPagePositions;
+  int64_t pages = (tokens + page_positions - 1) / page_positions;
   if (draft != nullptr) {
     const int64_t draft_positions =
         DraftPositionsOfPage(plan.page_bytes, draft->config, KvTypeOf(options.draft_kv),
@@ -78,6 +88,7 @@ void SizePool(const ServeOptions& options, const PlannedModel& target, const Pla
   plan.pool_bytes = pages * plan.page_bytes;
   // Each worker has all pages then.
   if (options.pool_transport == "split" && draft != nullptr) plan.pool_bytes *= 2;
+  return absl::OkStatus();
 }
 
 // Room the driver takes beside what is asked for: allocations are rounded up.
@@ -144,8 +155,25 @@ absl::Status CheckFit(const StartPlan& plan) {
 int64_t DraftPositionsOfPage(int64_t page_bytes, const ModelConfig& draft, KvType type,
                              bool is_cpu) {
   const int64_t position_bytes = KvLayoutFor(draft, type, type, 8).position_bytes();
-  const int64_t unit = is_cpu ? 8 : 16;  // a page holds a multiple of it
-  return std::max<int64_t>(unit, page_bytes / position_bytes / unit * unit);
+  const int64_t unit = DraftUnit(is_cpu);
+  return page_bytes / position_bytes / unit * unit;
+}
+
+absl::StatusOr<int32_t> PlanPagePositions(const ModelConfig& target, KvType target_type,
+                                          const ModelConfig* draft, KvType draft_type,
+                                          bool is_cpu) {
+  if (draft == nullptr) return kPagePositions;
+  const KvLayout page = KvLayoutFor(target, target_type, target_type, kPagePositions);
+  const KvLayout of_draft =
+      KvLayoutFor(*draft, draft_type, draft_type, static_cast<int32_t>(DraftUnit(is_cpu)));
+  const int64_t num_parts = (of_draft.page_bytes() + page.page_bytes() - 1) / page.page_bytes();
+  const int64_t positions = num_parts * kPagePositions;
+  if (positions <= kMaxPagePositions) return static_cast<int32_t>(positions);
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "%d positions of the draft %s need a page of %d bytes, the largest of the target %s has %d: "
+      "are --target and --draft swapped? Use a smaller draft, or --no-draft",
+      of_draft.page_positions, draft->name, of_draft.page_bytes(), target.name,
+      page.position_bytes() * kMaxPagePositions));
 }
 
 int64_t EstimateWorkspace(const ModelConfig& config) {
@@ -155,7 +183,7 @@ int64_t EstimateWorkspace(const ModelConfig& config) {
 }
 
 std::string StartPlan::ToString() const {
-  const int64_t tokens = int64_t{resolved.num_kv_pages} * page_positions;
+  const int64_t tokens = int64_t{resolved.num_kv_pages} * resolved.page_positions;
   std::string text = absl::StrFormat("plan   target %.0f MiB", target_bytes / kMiB);
   if (draft_bytes > 0) absl::StrAppendFormat(&text, " · draft %.0f MiB", draft_bytes / kMiB);
   absl::StrAppendFormat(
@@ -172,6 +200,11 @@ std::string StartPlan::ToString() const {
     absl::StrAppendFormat(&text, "%s, about %.0f MiB of contexts, %.2f of %.2f GiB used\n",
                           gpu_name, context_bytes / kMiB, (available_bytes - spare_bytes()) / kGiB,
                           available_bytes / kGiB);
+  }
+  if (draft_bytes >= target_bytes) {
+    absl::StrAppendFormat(&text,
+                          "       the draft is no smaller than the target and gains nothing: are "
+                          "--target and --draft swapped?\n");
   }
   return text;
 }
@@ -203,7 +236,7 @@ absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options) {
     plan.draft_workspace_bytes = draft->workspace_bytes;
     RETURN_IF_ERROR(CheckPair(plan.resolved.models.target, plan.resolved.models.draft).status());
   }
-  SizePool(options, target, draft.get(), plan);
+  RETURN_IF_ERROR(SizePool(options, target, draft.get(), plan));
   if (options.device == "cpu") {
     plan.available_bytes = ReadHostMemory().available_bytes;
   } else {

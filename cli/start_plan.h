@@ -21,7 +21,6 @@ struct StartPlan {
   int64_t draft_workspace_bytes = 0;
   int64_t pool_bytes = 0;
   int64_t page_bytes = 0;
-  int32_t page_positions = 0;   // of the target
   int64_t available_bytes = 0;  // memory that is free now, or the budget
   // On a GPU: its name, and what the contexts of both workers take. Else empty and 0.
   std::string gpu_name;
@@ -40,7 +39,11 @@ struct StartPlan {
 // nearest setting that fits when memory is short, FAILED_PRECONDITION without a GPU that is
 // asked for, OUT_OF_RANGE for options that do not fit the model.
 absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options);
-// Positions of the draft that a page has room for.
+// Target positions of a page: 32, or more where the draft's positions are so large that a page
+// must be to hold any. INVALID_ARGUMENT where the largest page holds none. `draft` may be null.
+absl::StatusOr<int32_t> PlanPagePositions(const ModelConfig& target, KvType target_type,
+                                          const ModelConfig* draft, KvType draft_type, bool is_cpu);
+// Positions of the draft that a page has room for; 0: it is too small for any.
 int64_t DraftPositionsOfPage(int64_t page_bytes, const ModelConfig& draft, KvType type,
                              bool is_cpu);
 // What a worker's step needs, in bytes.

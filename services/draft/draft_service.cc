@@ -51,9 +51,14 @@ grpc::Status DraftService::AttachPool(grpc::ServerContext*, const v1::AttachPool
   const absl::StatusOr<int32_t> positions =
       engine_->AttachPool(request->pool_socket_path(), request->pool_epoch(), kAttachTimeout);
   if (!positions.ok()) {
-    LogWarning(absl::StrCat("no page pool attached: ", positions.status().message()));
+    // The gateway asks four times a second: what has not changed is not told again.
+    const std::string why(positions.status().message());
+    if (std::exchange(attach_error_, why) != why) {
+      LogWarning(absl::StrCat("no page pool attached: ", why));
+    }
     return ToGrpcStatus(positions.status());
   }
+  attach_error_.clear();
   if (const std::string note = engine_->pool_note(); !note.empty()) {
     LogWarning(absl::StrCat("the draft has KV pages of its own: ", note));
   }

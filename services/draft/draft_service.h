@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 
 #include "common/ipc/step_ring.h"
@@ -50,6 +51,7 @@ class DraftService final : public v1::DraftService::Service {
   worker::SessionGate gate_;
   std::mutex engine_mutex_;  // held while the engine works
   DraftEngine* engine_ = nullptr;
+  std::string attach_error_;  // why there is no pool, as it was logged; empty: there is one
   std::mutex info_mutex_;
   DraftInfo info_;
   bool is_loaded_ = false;

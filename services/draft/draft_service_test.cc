@@ -5,6 +5,7 @@
 #include <string>
 
 #include "common/rpc/worker/worker_server.h"
+#include "common/telemetry/log.h"
 #include "common/worker/ring_server.h"
 #include "services/draft/draft_engine_fixture.h"
 
@@ -122,6 +123,19 @@ TEST_F(DraftServiceTest, AttachesAndTellsWhyNot) {
   ASSERT_TRUE(response.has_value());
   EXPECT_EQ(response->error_code(), static_cast<int>(absl::StatusCode::kFailedPrecondition));
   EXPECT_EQ(Attach(kEpoch).value(), kPagePositions);
+}
+
+// A pool that could never be attached was logged at each try, four times a second without end.
+TEST_F(DraftServiceTest, ACauseThatStaysTheSameIsLoggedOnce) {
+  ASSERT_TRUE(SetUpLogging({.component = "draft", .level = "warn"}).ok());
+  const auto num_warnings = [] { return NumLogMessages()[2]; };
+  ASSERT_EQ(kLogLevels[2], "warn");
+  SetEngine();
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(Attach(kEpoch + 1).ok());
+  EXPECT_EQ(num_warnings(), 1);
+  EXPECT_TRUE(Attach(kEpoch).ok());
+  EXPECT_FALSE(Attach(kEpoch + 1).ok());
+  EXPECT_EQ(num_warnings(), 2);
 }
 
 TEST_F(DraftServiceTest, SurvivesWhateverAPeerSends) {

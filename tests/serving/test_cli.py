@@ -88,6 +88,17 @@ def test_serve_dry_run_prints_the_plan():
     assert "plan" in result.stderr and "pages" in result.stderr
 
 
+def test_a_draft_larger_than_its_target_gets_pages_that_hold_it():
+    """Swapped by mistake, it started, passed every check and never drafted."""
+    swapped = ["--target", DRAFT, "--draft", TARGET]
+    plan = tandem("serve", *swapped, "--dry-run")
+    assert plan.returncode == 0 and "swapped?" in plan.stderr
+    result = tandem("generate", *swapped, "--prompt", "Once upon a time", "--max-tokens", 8,
+                    "--speculation", "draft")
+    assert result.returncode == 0, result.stderr
+    assert "accepted" in result.stderr.strip().splitlines()[-1], result.stderr
+
+
 HAS_GPU = pathlib.Path("/dev/nvidiactl").exists()
 ON_GPU = ["--device", "cuda", "--dry-run", "--vram-budget"]
 
