@@ -37,7 +37,8 @@ def throughput(server, turns, texts):
 
 def overload(model):
     """Ten times what can be served: how soon the refused know, and that others end well."""
-    with Server(model, None, "--max-running", "8", "--max-waiting", "8") as server:
+    with Server(model, None, "--max-running", "8", "--max-waiting", "8",
+                "--max-requests-per-client", "0") as server:
         capacity = load(server, concurrency=8, requests=24, prompt_tokens=32,
                         output_tokens=32)["requests_per_second"]
         return capacity, load(server, rate=10 * capacity, requests=int(60 * capacity),

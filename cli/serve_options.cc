@@ -61,7 +61,8 @@ void AddScheduling(CLI::App& command, ServeOptions& options) {
       ->capture_default_str();
   command
       .add_option("--max-requests-per-client", options.max_requests_per_client,
-                  "of one API key or address, running and waiting; 0: no limit")
+                  "of one API key or address, running and waiting; 0: no limit (default: three "
+                  "quarters of --max-running and --max-waiting together)")
       ->check(CLI::Range(0, 100000));
   command
       .add_option("--max-queued-tokens", options.max_queued_tokens,
@@ -187,12 +188,15 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
   AddSecurity(options.security, &gateway.argv);
   gateway.argv.insert(
       gateway.argv.end(),
-      {"--max-requests-per-client", absl::StrCat(options.max_requests_per_client),
-       "--max-queued-tokens", absl::StrCat(options.max_queued_tokens), "--slow-client-timeout",
+      {"--max-queued-tokens", absl::StrCat(options.max_queued_tokens), "--slow-client-timeout",
        absl::StrCat(options.slow_client_timeout_s), "--pipelining", options.pipelining,
        "--stream-messages", absl::StrCat(options.stream_messages), "--stream-interval",
        absl::StrCat(options.stream_interval_s), "--prefill-stretch",
        absl::StrCat(options.prefill_stretch)});
+  if (options.max_requests_per_client.has_value()) {
+    gateway.argv.insert(gateway.argv.end(), {"--max-requests-per-client",
+                                             absl::StrCat(*options.max_requests_per_client)});
+  }
   if (!options.prefix_cache) gateway.argv.push_back("--no-prefix-cache");
   if (!resolved.models.draft.empty()) {
     specs.push_back({.name = "draft",

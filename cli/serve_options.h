@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,8 +35,8 @@ struct ServeOptions {
   int32_t threads = 0;         // of each worker; 0: the machine's cores
   int32_t max_running = 16;
   int32_t max_waiting = 256;
-  int32_t max_requests_per_client = 0;
-  int64_t max_queued_tokens = 0;  // 0: the gateway's own measure
+  std::optional<int32_t> max_requests_per_client;  // the gateway's own measure
+  int64_t max_queued_tokens = 0;                   // 0: the gateway's own measure
   double slow_client_timeout_s = 30.0;
   double stream_messages = 420.0;  // a second, of all streams; 0: no limit
   double stream_interval_s = 0.0;  // of one stream, at least

@@ -192,8 +192,10 @@ std::string StartPlan::ToString() const {
       "streams of 2048) · spare %.1f GiB\n",
       workspace_bytes / kMiB, pool_bytes / kMiB, resolved.num_kv_pages, page_bytes / 1024.0, tokens,
       tokens / 2048, spare_bytes() / kGiB);
-  absl::StrAppendFormat(&text, "       context %d tokens · %d threads a worker · ",
-                        resolved.context_tokens, resolved.threads);
+  absl::StrAppendFormat(&text, "       context %d tokens%s · %d threads a worker · ",
+                        std::min<int64_t>(resolved.context_tokens, tokens),
+                        tokens < resolved.context_tokens ? ", no more fit the pages" : "",
+                        resolved.threads);
   if (gpu_name.empty()) {
     absl::StrAppend(&text, "cpu\n");
   } else {

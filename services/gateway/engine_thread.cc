@@ -116,6 +116,12 @@ absl::Status EngineThread::CheckRoomLocked(const std::string& client) const {
                                                 " requests that run or wait, at most ",
                                                 limits_.max_requests_per_client));
   }
+  // Whatever its prompt turns out to be: it is not tokenized to be refused.
+  if (num_queued_tokens_ >= limits_.max_queued_tokens) {
+    return Refusal("TOKEN_LIMIT",
+                   absl::StrCat("the queue is full: prompts of ", num_queued_tokens_,
+                                " tokens run or wait, the limit is ", limits_.max_queued_tokens));
+  }
   return absl::OkStatus();
 }
 

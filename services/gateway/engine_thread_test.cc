@@ -134,6 +134,23 @@ TEST_F(EngineThreadTest, LongPromptsFillTheQueueBeforeTheirNumberDoes) {
   EXPECT_TRUE(engine->WaitUntilIdle(absl::Seconds(30)));
 }
 
+// A prompt of 1 MiB was parsed, rendered and tokenized before it was refused.
+TEST_F(EngineThreadTest, WhenPromptsFillTheQueueTheNextIsRefusedUnseen) {
+  const auto engine = Start(8, 0, /*max_queued_tokens=*/10);
+  const auto first = Stuck();
+  const auto second = Stuck();
+  ASSERT_TRUE(engine->Submit(Request("a"), first).ok());
+  EXPECT_TRUE(engine->CheckRoom("b").ok());
+  ASSERT_TRUE(engine->Submit(Request("b"), second).ok());
+  const absl::Status refused = engine->CheckRoom("c");
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_NE(refused.message().find("limit is 10"), absl::string_view::npos);
+  first->is_congested = second->is_congested = false;
+  engine->Wake();
+  EXPECT_TRUE(engine->WaitUntilIdle(absl::Seconds(30)));
+  EXPECT_TRUE(engine->CheckRoom("c").ok());
+}
+
 TEST_F(EngineThreadTest, TooManyRequestsAreRefusedAtOnce) {
   const auto engine = Start(2);
   const auto first = Stuck();

@@ -36,6 +36,14 @@ int32_t RunningLimit(int32_t asked, const WorkerFacts& target) {
   return target.max_sequences;
 }
 
+// Largest prompt plus output that the engine takes, which the pool may hold less of than the
+// context. The last token is never run, so it needs no page.
+int32_t ContextLength(int32_t max_context, const WorkerDescription& target) {
+  const int64_t in_pool = int64_t{target.num_pages} * target.facts.positions_per_page + 1;
+  const int64_t context = std::min<int64_t>(target.facts.context_length, in_pool);
+  return static_cast<int32_t>(max_context > 0 ? std::min<int64_t>(max_context, context) : context);
+}
+
 }  // namespace
 
 Gateway::Gateway(const GatewayOptions& options)
@@ -136,7 +144,7 @@ void Gateway::StartEngine() {
   const int32_t max_running = RunningLimit(options_.max_running, target.facts);
   const AdmissionLimits admission = {
       .max_requests = max_running + options_.max_waiting,
-      .max_requests_per_client = options_.max_requests_per_client,
+      .max_requests_per_client = RequestsPerClient(options_),
       .max_queued_tokens = options_.max_queued_tokens > 0
                                ? options_.max_queued_tokens
                                : kQueuedPools * target.num_pages * target.facts.positions_per_page};
@@ -153,15 +161,12 @@ void Gateway::StartEngine() {
       &Clock::Steady(), &model_->tokenizer(), target_.get(), draft_.get(), &fence_, &observer_);
   engine_ =
       std::make_unique<EngineThread>(std::move(engine), admission, [this] { writer_.Flush(); });
-  const int32_t context = options_.max_context > 0
-                              ? std::min(options_.max_context, target.facts.context_length)
-                              : target.facts.context_length;
   service_.SetBackend({.model = model_.get(),
                        .engine = engine_.get(),
                        .writer = &writer_,
                        .target = target_.get(),
                        .draft = draft_.get(),
-                       .context_length = context,
+                       .context_length = ContextLength(options_.max_context, target),
                        .stream_interval = options_.stream_interval,
                        .max_running = max_running,
                        .max_waiting = options_.max_waiting,

@@ -1,5 +1,6 @@
 #include "services/gateway/gateway_options.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -18,9 +19,9 @@ void AddAdmission(CLI::App& app, GatewayOptions& options) {
       ->check(CLI::Range(0, 100000))
       ->capture_default_str();
   app.add_option("--max-requests-per-client", options.max_requests_per_client,
-                 "of one API key or address, running and waiting; 0: no limit")
-      ->check(CLI::Range(0, 100000))
-      ->capture_default_str();
+                 "of one API key or address, running and waiting; 0: no limit (default: three "
+                 "quarters of --max-running and --max-waiting together)")
+      ->check(CLI::Range(0, 100000));
   app.add_option("--max-queued-tokens", options.max_queued_tokens,
                  "prompt tokens, running and waiting; 0: 16 page pools full")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
@@ -44,6 +45,11 @@ void AddStreams(CLI::App& app, GatewayOptions& options, double& interval_s) {
 }
 
 }  // namespace
+
+int32_t RequestsPerClient(const GatewayOptions& options) {
+  if (options.max_requests_per_client.has_value()) return *options.max_requests_per_client;
+  return std::max(1, (options.max_running + options.max_waiting) * 3 / 4);
+}
 
 absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* argv) {
   GatewayOptions options;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -29,8 +30,9 @@ struct GatewayOptions {
   int32_t max_context = 0;  // 0: the target's
   int32_t max_running = 16;
   int32_t max_waiting = 256;
-  int32_t max_requests_per_client = 0;  // 0: no limit
-  int64_t max_queued_tokens = 0;        // 0: 16 page pools full
+  // 0: no limit; nothing: three quarters of all places.
+  std::optional<int32_t> max_requests_per_client;
+  int64_t max_queued_tokens = 0;  // 0: 16 page pools full
   double prefill_stretch = 1.5;
   std::string pipelining = "auto";  // "auto", "on" or "off"
   bool use_ring = true;
@@ -41,6 +43,10 @@ struct GatewayOptions {
   absl::Duration stream_interval = absl::ZeroDuration();
   std::string log_level = "info";
 };
+
+// Of one client; 0: no limit. Unless it is given, one that floods leaves others a quarter of the
+// places.
+int32_t RequestsPerClient(const GatewayOptions& options);
 
 // INVALID_ARGUMENT names the flag; OUT_OF_RANGE carries the text of --help, which is no error.
 absl::StatusOr<GatewayOptions> ParseGatewayOptions(int argc, const char* const* argv);

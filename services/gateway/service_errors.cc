@@ -43,7 +43,8 @@ absl::Status CheckPromptLength(const v1::GenerateRequest& request, int64_t num_p
   if (num_prompt_tokens == 0) problem = "has no tokens";
   if (num_prompt_tokens >= context_length) {
     problem = absl::StrCat("has ", num_prompt_tokens, " tokens, prompt and output together ",
-                           "have room for ", context_length, ": shorten it");
+                           "have room for ", context_length,
+                           ": shorten it, or serve with more --ctx or --kv-tokens");
   }
   if (problem.empty()) return absl::OkStatus();
   return rpc::WithDetails(absl::InvalidArgumentError(absl::StrCat(field, " ", problem)),

@@ -32,7 +32,8 @@ def messages(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(models):
-    server = Server("--max-waiting", "0", "--max-running", "2", "--log-level", "info").wait_ready()
+    server = Server("--max-waiting", "0", "--max-running", "2", "--max-requests-per-client", "0",
+                    "--log-level", "info").wait_ready()
     yield server
     assert server.stop() == 0
 

@@ -130,8 +130,28 @@ def test_a_deadline_and_a_cancel_are_counted_apart(api, start_server):
     assert server.metric("tandem_requests_total", method="Generate") == 2
 
 
-def test_a_flood_is_refused_quickly_and_the_rest_is_served(api):
-    server = Server("--max-running", "2", "--max-waiting", "2", draft=None).wait_ready()
+def test_a_full_server_refuses_while_those_before_still_run(api, start_server):
+    """A refusal waits for nobody: not for a place, and not for a step."""
+    server = start_server("--max-running", "2", "--max-waiting", "0", "--max-requests-per-client",
+                          "0", draft=None)
+    client = Client(api, server.address)
+    request = client.request("Once upon a time", max_tokens=2000)
+    request.stopping.ignore_eos = True
+    running = [client.stub.Generate(request) for _ in range(2)]
+    for call in running:
+        next(call)
+    for _ in range(40):
+        with pytest.raises(grpc.RpcError) as error:
+            client.generate("Hi", max_tokens=1)
+        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert server.metric("tandem_requests_running") == 2
+    for call in running:
+        call.cancel()
+
+
+def test_of_a_flood_what_has_no_place_is_refused_and_the_rest_is_served(api):
+    server = Server("--max-running", "2", "--max-waiting", "2", "--max-requests-per-client", "0",
+                    draft=None).wait_ready()
     try:
         client = Client(api, server.address)
         request = client.request("Once upon a time", max_tokens=24)

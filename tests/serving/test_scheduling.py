@@ -1,6 +1,6 @@
 """Many requests at once: the prefix cache, queues, overload."""
 
-
+import grpc
 import pytest
 
 TEXT = "The lighthouse keeper wrote down every ship that passed, its flag and its hour. " * 12
@@ -54,3 +54,43 @@ def test_halves_of_a_batch_get_what_each_would_get_alone(api, client, start_serv
         return  # another sample of the same distribution
     for prompt, (_, ids, _) in zip(prompts, answers):
         assert ids == client.generate(prompt, max_tokens=32, mode="OFF", **sampling)[1]
+
+
+def test_one_client_leaves_others_a_quarter_of_the_places(api, start_server):
+    from conftest import Client
+
+    server = start_server("--max-running", "2", "--max-waiting", "6", draft=None)
+    client = Client(api, server.address)
+    limits = client.stub.GetModel(client.pb.GetModelRequest()).limits
+    assert limits.max_requests_per_client == 6
+    request = client.request("Once upon a time", max_tokens=2000)
+    request.stopping.ignore_eos = True
+    calls = [client.stub.Generate(request) for _ in range(6)]
+    server.wait_metric(lambda server: server.metric("tandem_requests_waiting") == 4)
+    with pytest.raises(grpc.RpcError) as error:
+        client.run(request)
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "CLIENT_LIMIT" in str(error.value.trailing_metadata())
+    calls.append(client.stub.Generate(request, metadata=[("x-api-key", "another")]))
+    server.wait_metric(lambda server: server.metric("tandem_requests_waiting") == 5)
+    for call in calls:
+        call.cancel()
+
+
+def test_the_published_context_is_what_the_pool_holds(api, start_server):
+    """With a small pool it said 8192, and answers ended at 128 with `context_full`."""
+    from conftest import Client
+
+    client = Client(api, start_server("--kv-tokens", "100", draft=None).address)
+    context = client.stub.GetModel(client.pb.GetModelRequest()).context_length_tokens
+    assert context == 4 * 32 + 1  # the last token is never run, so it needs no page
+    request = client.request(token_ids=[5] * 100, max_tokens=0)
+    request.stopping.ignore_eos = True
+    finished = client.run(request)[2]
+    assert finished.usage.output_tokens == context - 100
+    assert finished.reason == client.pb.FINISH_REASON_CONTEXT_FULL
+    with pytest.raises(grpc.RpcError) as error:
+        client.run(client.request(token_ids=[5] * context))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "PROMPT_TOO_LONG" in str(error.value.trailing_metadata())
+    assert "--kv-tokens" in error.value.details()
