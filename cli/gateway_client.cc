@@ -5,7 +5,9 @@
 #include <chrono>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/address.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/credentials.h"
 #include "grpc/health/v1/health.grpc.pb.h"
@@ -34,6 +36,10 @@ GatewayClient::~GatewayClient() = default;
 
 absl::StatusOr<std::unique_ptr<GatewayClient>> GatewayClient::Connect(
     const std::string& endpoint, const rpc::ChannelSecurity& security, absl::Duration timeout) {
+  // Other names that gRPC has for a server, such as dns:///host:port, are its own affair.
+  if (!absl::StrContains(endpoint, "://")) {
+    RETURN_IF_ERROR(CheckAddress("--endpoint", endpoint));
+  }
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ChannelCredentials> credentials,
                    rpc::MakeChannelCredentials(endpoint, security));
   auto channel = grpc::CreateChannel(endpoint, credentials);

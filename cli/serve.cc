@@ -14,7 +14,10 @@
 #include "cli/socket_folder.h"
 #include "cli/start_plan.h"
 #include "cli/supervisor.h"
+#include "common/base/address.h"
 #include "common/base/clock.h"
+#include "common/base/status_macros.h"
+#include "common/rpc/credentials.h"
 
 namespace tandem {
 namespace {
@@ -66,9 +69,12 @@ class ServeReport {
     was_ready_ = true;
     std::fprintf(stderr, "ready  grpc %s · metrics http://%s/metrics · %.1f s\n",
                  grpc_address_.c_str(), metrics_address_.c_str(), absl::ToDoubleSeconds(took));
+    const std::string address = AddressToCall(grpc_address_);
     const std::string endpoint =
-        grpc_address_ == "127.0.0.1:50051" ? "" : absl::StrCat(" --endpoint ", grpc_address_);
-    const char* tls = security.tls.is_empty() ? ""
+        address == "127.0.0.1:50051" ? "" : absl::StrCat(" --endpoint ", address);
+    const bool is_open = security.tls.is_empty() && !rpc::IsLocalAddress(address);
+    const char* tls = is_open                   ? " --insecure"
+                      : security.tls.is_empty() ? ""
                       : security.tls.ca.empty()
                           ? " --tls-ca CA.pem"
                           : " --tls-ca CA.pem --tls-cert C.pem --tls-key K.pem";
@@ -129,11 +135,22 @@ int Serve(const ServeOptions& options, const StartPlan& plan, absl::Time started
   return exit_code;
 }
 
+// What would end the gateway once the models are loaded, told before.
+absl::Status CheckFlags(const ServeOptions& options) {
+  RETURN_IF_ERROR(CheckAddress("--listen", options.listen));
+  if (!ParseHostPort(options.metrics_listen).has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--metrics-listen is '", options.metrics_listen, "', not host:port"));
+  }
+  return rpc::CheckServerSecurity(options.listen, options.security);
+}
+
 }  // namespace
 
 int RunServe(const ServeOptions& options) {
   std::signal(SIGPIPE, SIG_IGN);  // whoever reads our log may go at any time
   const absl::Time started_at = SteadyNow();
+  if (absl::Status status = CheckFlags(options); !status.ok()) return Fail(kExitUsage, status);
   absl::StatusOr<StartPlan> plan = MakeStartPlan(options);
   if (!plan.ok()) return Fail(ExitCodeOfPlan(plan.status()), plan.status());
   std::fprintf(stderr, "%s", plan->ToString().c_str());

@@ -31,25 +31,29 @@ bool IsLocalAddress(const std::string& address) {
   return inet_pton(AF_INET, host.c_str(), &ipv4) == 1 && ntohl(ipv4.s_addr) >> 24 == kLoopbackNet;
 }
 
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
-    const std::string& address, const ServerSecurity& security, absl::Duration refresh_interval) {
+absl::Status CheckServerSecurity(const std::string& address, const ServerSecurity& security) {
   if (security.tls.is_empty()) {
-    if (IsLocalAddress(address) || security.allow_plaintext) {
-      return grpc::InsecureServerCredentials();
-    }
+    if (IsLocalAddress(address) || security.allow_plaintext) return absl::OkStatus();
     return PlaintextError(address, "give --tls-cert and --tls-key");
   }
-  ASSIGN_OR_RETURN(PemTexts texts, ReadPemFiles(security.tls));
+  ASSIGN_OR_RETURN(const PemTexts texts, ReadPemFiles(security.tls));
   if (texts.certificate.empty()) {
     return absl::InvalidArgumentError("--tls-ca is of no use without --tls-cert and --tls-key");
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
+    const std::string& address, const ServerSecurity& security, absl::Duration refresh_interval) {
+  RETURN_IF_ERROR(CheckServerSecurity(address, security));
+  if (security.tls.is_empty()) return grpc::InsecureServerCredentials();
   // The files were read to be checked; gRPC reads them again, and whenever they change.
   grpc::experimental::TlsServerCredentialsOptions options(
       std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
           security.tls.key, security.tls.certificate, security.tls.ca,
           static_cast<unsigned>(absl::ToInt64Seconds(refresh_interval))));
   options.watch_identity_key_cert_pairs();
-  if (texts.ca.empty()) {
+  if (security.tls.ca.empty()) {
     options.set_cert_request_type(GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE);
   } else {
     options.watch_root_certs();

@@ -21,6 +21,9 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
     const std::string& address, const ServerSecurity& security,
     absl::Duration refresh_interval = absl::Seconds(60));
 
+// The errors that MakeServerCredentials would have.
+absl::Status CheckServerSecurity(const std::string& address, const ServerSecurity& security);
+
 // Credentials to call `address`; errors as above.
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
     const std::string& address, const ChannelSecurity& security);

@@ -1,9 +1,11 @@
 #include <prometheus/exposer.h>
 
 #include <exception>
+#include <optional>
+#include <utility>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/base/address.h"
 #include "common/telemetry/metrics.h"
 
 namespace tandem {
@@ -11,23 +13,14 @@ namespace {
 
 constexpr int kNumThreads = 2;
 
-struct Address {
-  std::string host;
-  int port = 0;
-};
-
-absl::StatusOr<Address> ParseAddress(const std::string& listen) {
-  const size_t colon = listen.rfind(':');
-  Address address;
-  if (colon == std::string::npos || colon == 0 ||
-      !absl::SimpleAtoi(listen.substr(colon + 1), &address.port) || address.port < 0 ||
-      address.port > 65535) {
+absl::StatusOr<HostPort> ParseAddress(const std::string& listen) {
+  std::optional<HostPort> address = ParseHostPort(listen);
+  if (!address.has_value()) {
     return absl::InvalidArgumentError(
         absl::StrCat("the address of /metrics is '", listen, "', not host:port"));
   }
-  address.host = listen.substr(0, colon);
-  if (address.host == "localhost") address.host = "127.0.0.1";
-  return address;
+  if (address->host == "localhost") address->host = "127.0.0.1";
+  return *std::move(address);
 }
 
 }  // namespace
@@ -42,16 +35,16 @@ MetricsServer::~MetricsServer() = default;
 
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& listen,
                                                                     const Metrics& metrics) {
-  const absl::StatusOr<Address> address = ParseAddress(listen);
+  const absl::StatusOr<HostPort> address = ParseAddress(listen);
   if (!address.ok()) return address.status();
   std::unique_ptr<MetricsServer> server(new MetricsServer());
   try {
     server->state_->exposer = std::make_unique<prometheus::Exposer>(
         absl::StrCat(address->host, ":", address->port), kNumThreads);
-  } catch (const std::exception& error) {
+  } catch (const std::exception&) {  // whose words are CivetServer's, and tell nothing
     return absl::UnavailableError(
-        absl::StrCat("cannot listen on ", listen, " for /metrics (", error.what(),
-                     "): is the port taken? Choose another with --metrics-listen"));
+        absl::StrCat("cannot listen on ", listen, " for /metrics: is port ", address->port,
+                     " taken? Stop what listens there, or choose another with --metrics-listen"));
   }
   server->state_->collectables = metrics.collectables();
   for (const auto& collectable : server->state_->collectables) {

@@ -3,9 +3,9 @@
 #include <chrono>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "common/base/address.h"
 #include "common/base/status_macros.h"
 #include "common/ipc/path_lock.h"
 #include "common/rpc/credentials.h"
@@ -46,19 +46,6 @@ void Limit(const ServerOptions& options, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
 
-// gRPC takes a port modulo 65536, and a name without one as something else.
-absl::Status CheckAddress(const std::string& listen) {
-  if (absl::StartsWith(listen, kUnixPrefix)) return absl::OkStatus();
-  const size_t colon = listen.rfind(':');
-  int port = -1;
-  if (colon != std::string::npos && colon > 0 &&
-      absl::SimpleAtoi(listen.substr(colon + 1), &port) && port >= 0 && port <= 65535) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("--listen is '", listen, "', neither host:port nor unix:/path"));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GatewayServer>> GatewayServer::Start(const ServerOptions& options,
@@ -66,7 +53,8 @@ absl::StatusOr<std::unique_ptr<GatewayServer>> GatewayServer::Start(const Server
   rpc::SetUpRpc();
   // Debian's build of Abseil looks for deadlocks at each lock of gRPC: 6 % of a message's cost.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-  RETURN_IF_ERROR(CheckAddress(options.listen));
+  // gRPC takes a port modulo 65536, and a name without one as something else.
+  RETURN_IF_ERROR(CheckAddress("--listen", options.listen));
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ServerCredentials> credentials,
                    rpc::MakeServerCredentials(options.listen, options.security));
   std::unique_ptr<GatewayServer> server(new GatewayServer());

@@ -1,6 +1,7 @@
 """The commands as a person runs them: output, closing line, exit codes."""
 
 import pathlib
+import shlex
 import shutil
 import subprocess
 
@@ -150,6 +151,12 @@ def test_serve_without_a_gpu_says_so_in_one_line():
     (2, ["serv"]),
     (2, ["eval", "perplexity", "--model", TARGET, "--file", "/tmp"]),
     (2, ["serve", *MODELS, "--listen", "127.0.0.1:99999", "--metrics-listen", "127.0.0.1:0"]),
+    (2, ["serve", *MODELS, "--dry-run", "--listen", "localhost:99999"]),
+    (2, ["serve", *MODELS, "--dry-run", "--listen", "0.0.0.0:50051"]),
+    (2, ["serve", *MODELS, "--dry-run", "--listen", "0.0.0.0:50051", "--tls-cert", "/nope"]),
+    (2, ["serve", *MODELS, "--dry-run", "--metrics-listen", "localhost"]),
+    (2, ["serve", *MODELS, "--dry-run", "--listen", "unix:/" + "x" * 107]),
+    (2, ["generate", "--endpoint", "bogus", "--prompt", "x"]),
     (2, ["serve", "--ctx", "-5"]),
     (2, ["doctor", "--port", "77777"]),
     (2, ["generate", "--prompt", "x", "--threads", "-1"]),
@@ -205,6 +212,20 @@ def test_what_cannot_be_sent_or_written_is_told(server):
         result = subprocess.run([*command, "--prompt", "x"], stdout=full, stderr=subprocess.PIPE,
                                 text=True, timeout=60, check=False)
     assert result.returncode == 1 and "No space left" in result.stderr
+
+
+def test_what_serve_says_to_try_works():
+    """Listening on all addresses it named 0.0.0.0, which `generate` took for another machine."""
+    command = [str(BIN / "tandem"), "serve", "--target", str(TARGET), "--no-draft", "--listen",
+               "0.0.0.0:0", "--insecure", "--metrics-listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            line = next(line for line in server.stderr if line.startswith("try "))
+            words = shlex.split(line)[2:]
+            result = tandem(*words, "--max-tokens", 4)
+            assert result.returncode == 0, (line, result.stderr)
+        finally:
+            server.terminate()
 
 
 def test_two_servers_do_not_share_a_socket_folder(start_server, tmp_path):
