@@ -1,5 +1,7 @@
 #include "common/base/build_info.h"
 
+#include "build_commit.h"  // made by each build
+
 namespace tandem {
 
 const BuildInfo kBuildInfo = {
