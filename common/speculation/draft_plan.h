@@ -25,10 +25,11 @@ struct PerSource {
 
 // Why a sequence ran without a draft: the values of a metric's label, never others.
 namespace bypass {
-inline constexpr std::string_view kOff = "off";                 // the request said so
-inline constexpr std::string_view kDraftDown = "draft_down";    // the worker is away
-inline constexpr std::string_view kCatchingUp = "catching_up";  // its cache is being filled
-inline constexpr std::string_view kNoPages = "no_pages";        // none left for the draft
+inline constexpr std::string_view kOff = "off";                      // the request said so
+inline constexpr std::string_view kDraftDown = "draft_down";         // the worker is away
+inline constexpr std::string_view kNoDraftModel = "no_draft_model";  // none is served
+inline constexpr std::string_view kCatchingUp = "catching_up";       // its cache is being filled
+inline constexpr std::string_view kNoPages = "no_pages";             // none left for the draft
 inline constexpr std::string_view kNoSlot = "no_slot";  // REJECTION: no place for draft_probs
 inline constexpr std::string_view kNotWorthIt = "not_worth_it";     // slower than plain
 inline constexpr std::string_view kNoMatch = "no_match";            // lookup only, nothing found
@@ -39,9 +40,10 @@ inline constexpr std::string_view kNoDraft = "no_draft";            // the draft
 inline constexpr std::string_view kDraftFailed = "draft_failed";    // it refused this sequence
 inline constexpr std::string_view kDraftContext = "draft_context";  // beyond the draft's context
 inline constexpr std::string_view kOtherHalf = "other_half";        // its half is drafted for later
-inline constexpr std::string_view kAll[] = {
-    kOff,       kDraftDown, kCatchingUp,  kNoPages, kNoSlot,      kNotWorthIt,   kNoMatch,
-    kLastToken, kNoRows,    kCalibrating, kNoDraft, kDraftFailed, kDraftContext, kOtherHalf};
+inline constexpr std::string_view kAll[] = {kOff,         kDraftDown,    kNoDraftModel, kCatchingUp,
+                                            kNoPages,     kNoSlot,       kNotWorthIt,   kNoMatch,
+                                            kLastToken,   kNoRows,       kCalibrating,  kNoDraft,
+                                            kDraftFailed, kDraftContext, kOtherHalf};
 }  // namespace bypass
 inline constexpr std::string_view kProbe = "probe";  // drafted to see whether it pays again
 

@@ -92,10 +92,10 @@ enum class Metric : int8_t {
 namespace metric_internal {
 inline constexpr std::string_view kRoles = "target|draft";
 inline constexpr std::string_view kMethods = "Generate|Tokenize|Detokenize|GetModel";
-// The bypass reasons of common/speculation/controller.h.
+// The bypass reasons of common/speculation/draft_plan.h.
 inline constexpr std::string_view kBypassReasons =
-    "off|draft_down|catching_up|no_pages|no_slot|not_worth_it|no_match|last_token|no_rows|"
-    "calibrating|no_draft|draft_failed|draft_context";
+    "off|draft_down|no_draft_model|catching_up|no_pages|no_slot|not_worth_it|no_match|last_token|"
+    "no_rows|calibrating|no_draft|draft_failed|draft_context|other_half";
 inline constexpr std::string_view kRejections =
     "queue_full|client_limit|queued_tokens|no_pages|too_large|invalid|not_found|duplicate|"
     "starting|draining|unavailable";

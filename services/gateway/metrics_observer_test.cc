@@ -1,7 +1,11 @@
 #include "services/gateway/metrics_observer.h"
 
+#include <iterator>
 #include <string>
+#include <vector>
 
+#include "absl/strings/str_split.h"
+#include "common/speculation/draft_plan.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -167,6 +171,16 @@ TEST_F(MetricsObserverTest, RefusalsAreToldApart) {
   observer_.OnCall({.method = "Generate", .code = "UNAVAILABLE", .is_rejected = false});
   refuse("CANCELLED", "");
   EXPECT_TRUE(Shows("tandem_requests_rejected_total{reason=\"unavailable\"} 0"));
+}
+
+// Series exist from the start for reasons that are listed; "other_half" was not.
+TEST(MetricNamesTest, EveryReasonOfABypassIsListed) {
+  const std::vector<std::string> listed =
+      absl::StrSplit(std::string(metric_internal::kBypassReasons), '|');
+  for (const std::string_view reason : bypass::kAll) {
+    EXPECT_THAT(listed, testing::Contains(std::string(reason)));
+  }
+  EXPECT_EQ(listed.size(), std::size(bypass::kAll));
 }
 
 }  // namespace

@@ -77,6 +77,11 @@ def test_without_a_draft_it_serves_plainly(api):
     client = Client(api, server.address)
     _, _, finished = client.generate("Once upon a time", max_tokens=8, mode="AUTO")
     assert finished.usage.output_tokens == 8
+    # "draft_down" tells of a worker that is away, and an alert's page sends people to look for it.
+    reasons = client.generate("Once upon a time", max_tokens=8,
+                              mode="DRAFT")[2].speculation.bypass_reasons
+    assert reasons["no_draft_model"] > 0 and "draft_down" not in reasons
+    assert server.metric("tandem_spec_bypass_total", reason="no_draft_model") > 0
     assert not client.stub.GetModel(client.pb.GetModelRequest()).HasField("draft")
     assert server.stop() == 0
 

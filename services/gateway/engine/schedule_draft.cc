@@ -29,7 +29,7 @@ int32_t Engine::Impl::PagesNotForDraft(const Sequence& sequence) const {
 // Gives the sequence what it needs to be drafted for in this round: what is cached of it, a slot,
 // pages. Why that cannot be, empty when it can.
 std::string_view Engine::Impl::PrepareForDraft(Sequence* sequence) {
-  if (!draft_.facts) return bypass::kDraftDown;
+  if (!draft_.facts) return draft_link_ == nullptr ? bypass::kNoDraftModel : bypass::kDraftDown;
   if (!MayTryDraft(*sequence)) return bypass::kDraftFailed;
   // Pages bring more tokens by letting it run, and what is kept spares it a second prefill.
   if (has_preempted_) return bypass::kNoPages;
