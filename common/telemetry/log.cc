@@ -28,18 +28,24 @@ std::vector<std::string> PartsOf(const spdlog::details::log_msg& message) {
                         kSeparator);
 }
 
+// Messages are of one of kLogLevels.
+std::string_view LevelName(spdlog::level::level_enum level) {
+  return kLogLevels[static_cast<size_t>(level) - static_cast<size_t>(spdlog::level::debug)];
+}
+
 // {"time":"2026-01-31T12:00:00.123Z","level":"info","component":"gateway","message":"..."}
 class JsonFormatter final : public spdlog::formatter {
  public:
   explicit JsonFormatter(std::string component) : component_(std::move(component)) {}
 
   void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
-    const auto level = spdlog::level::to_string_view(message.level);
+    // As --log-level and the metric have it: spdlog's own is "warning".
+    const std::string_view level = LevelName(message.level);
     const std::vector<std::string> parts = PartsOf(message);
     nlohmann::ordered_json line = {
         {"time", absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::FromChrono(message.time),
                                   absl::UTCTimeZone())},
-        {"level", std::string(level.data(), level.size())},
+        {"level", std::string(level)},
         {"component", component_},
         {"message", parts[0]}};
     for (size_t i = 1; i + 1 < parts.size(); i += 2) line[parts[i]] = parts[i + 1];

@@ -7,6 +7,7 @@
 #include <functional>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
@@ -46,6 +47,22 @@ TEST(LogTest, LinesAreCountedByLevel) {
     LogError("three");
   });
   EXPECT_EQ(NumLogMessages(), (std::array<int64_t, 4>{0, 0, 2, 1}));
+}
+
+// Lines said "warning", the flag and the metric "warn".
+TEST(LogTest, ALineNamesItsLevelAsTheFlagDoes) {
+  const std::string text = StderrOf([] {
+    ASSERT_TRUE(SetUpLogging({.component = "gateway", .level = "debug"}).ok());
+    LogDebug("");
+    LogInfo("");
+    LogWarning("");
+    LogError("");
+  });
+  size_t at = 0;
+  for (const std::string_view level : kLogLevels) {
+    at = text.find(absl::StrCat("\"level\":\"", std::string(level), "\""), at);
+    EXPECT_NE(at, std::string::npos) << level << " in " << text;
+  }
 }
 
 TEST(LogTest, RefusesAnUnknownLevel) {

@@ -1,5 +1,6 @@
 """The commands as a person runs them: output, closing line, exit codes."""
 
+import json
 import pathlib
 import shlex
 import shutil
@@ -226,6 +227,18 @@ def test_what_serve_says_to_try_works():
             assert result.returncode == 0, (line, result.stderr)
         finally:
             server.terminate()
+
+
+def test_lines_off_a_terminal_are_json_or_begin_as_documented(start_server):
+    """A pipeline that parses the log tells them apart by their beginning."""
+    server = start_server("--log-level", "debug")
+    server.kill_worker("draft")
+    server.wait_log("^ready  draft is back")
+    plain = ("plan ", "load ", "ready ", "try ", "lost ", "  ")
+    for line in server.log:
+        if not line.startswith(plain):
+            assert json.loads(line)["level"] in ("debug", "info", "warn", "error"), line
+    assert any(line.startswith("{") for line in server.log)
 
 
 def test_two_servers_do_not_share_a_socket_folder(start_server, tmp_path):
