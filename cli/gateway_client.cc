@@ -2,7 +2,6 @@
 
 #include <grpcpp/create_channel.h>
 
-#include <chrono>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -10,22 +9,11 @@
 #include "common/base/address.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/credentials.h"
+#include "common/rpc/status_convert.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "tandem/gateway/v1/gateway.grpc.pb.h"
 
 namespace tandem {
-namespace {
-
-absl::Status FromGrpc(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
-}
-
-std::chrono::system_clock::time_point DeadlineAfter(absl::Duration timeout) {
-  return std::chrono::system_clock::now() + absl::ToChronoMicroseconds(timeout);
-}
-
-}  // namespace
-
 struct GatewayClient::Impl {
   std::unique_ptr<grpc::health::v1::Health::Stub> health_stub;
   std::unique_ptr<gateway::v1::GatewayService::Stub> stub;
@@ -43,7 +31,7 @@ absl::StatusOr<std::unique_ptr<GatewayClient>> GatewayClient::Connect(
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ChannelCredentials> credentials,
                    rpc::MakeChannelCredentials(endpoint, security));
   auto channel = grpc::CreateChannel(endpoint, credentials);
-  if (!channel->WaitForConnected(DeadlineAfter(timeout))) {
+  if (!channel->WaitForConnected(rpc::DeadlineAfter(timeout))) {
     // gRPC does not tell why: nobody there, or nobody who speaks the same.
     const bool has_tls = security.use_tls || !security.tls.is_empty();
     return absl::UnavailableError(
@@ -61,21 +49,21 @@ absl::StatusOr<std::unique_ptr<GatewayClient>> GatewayClient::Connect(
 
 absl::StatusOr<gateway::v1::GetModelResponse> GatewayClient::GetModel(absl::Duration timeout) {
   grpc::ClientContext context;
-  context.set_deadline(DeadlineAfter(timeout));
+  context.set_deadline(rpc::DeadlineAfter(timeout));
   gateway::v1::GetModelResponse response;
   const grpc::Status status = impl_->stub->GetModel(&context, {}, &response);
-  if (!status.ok()) return FromGrpc(status);
+  if (!status.ok()) return rpc::FromGrpcStatus(status);
   return response;
 }
 
 absl::StatusOr<bool> GatewayClient::IsServing(absl::Duration timeout) {
   grpc::ClientContext context;
-  context.set_deadline(DeadlineAfter(timeout));
+  context.set_deadline(rpc::DeadlineAfter(timeout));
   grpc::health::v1::HealthCheckRequest request;
   request.set_service(gateway::v1::GatewayService::service_full_name());
   grpc::health::v1::HealthCheckResponse response;
   const grpc::Status status = impl_->health_stub->Check(&context, request, &response);
-  if (!status.ok()) return FromGrpc(status);
+  if (!status.ok()) return rpc::FromGrpcStatus(status);
   return response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
 }
 
@@ -88,7 +76,7 @@ absl::Status GatewayClient::Generate(
   while (reader->Read(&response)) {
     if (!on_event(response)) context.TryCancel();
   }
-  return FromGrpc(reader->Finish());
+  return rpc::FromGrpcStatus(reader->Finish());
 }
 
 }  // namespace tandem

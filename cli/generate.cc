@@ -6,8 +6,10 @@
 #include <iostream>
 #include <iterator>
 
+#include "absl/strings/str_cat.h"
 #include "cli/exit_codes.h"
 #include "cli/session.h"
+#include "common/rpc/status_convert.h"
 
 namespace tandem {
 namespace {
@@ -18,6 +20,13 @@ void AddMessage(v1::Chat* chat, const std::string& role, const std::string& cont
   v1::ChatMessage* message = chat->add_messages();
   message->set_role(role);
   message->set_content(content);
+}
+
+// A conversation gets no shorter by asking again.
+absl::Status ForChat(const absl::Status& status) {
+  if (rpc::DetailsOf(status).reason != "PROMPT_TOO_LONG") return status;
+  return absl::InvalidArgumentError(
+      absl::StrCat("the conversation is full (", status.message(), "): /reset begins a new one"));
 }
 
 }  // namespace
@@ -71,7 +80,7 @@ int RunChat(const GenerateOptions& options) {
     std::puts("");
     std::fflush(stdout);
     if (!finished.ok() && !absl::IsCancelled(finished.status())) {
-      Fail(kExitFailure, finished.status());
+      Fail(kExitFailure, ForChat(finished.status()));
       chat.mutable_messages()->RemoveLast();  // not answered: not part of the conversation
       continue;
     }

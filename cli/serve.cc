@@ -135,8 +135,15 @@ int Serve(const ServeOptions& options, const StartPlan& plan, absl::Time started
   return exit_code;
 }
 
-// What would end the gateway once the models are loaded, told before.
+// What would end the gateway once the models are loaded, told before; and flags without effect.
 absl::Status CheckFlags(const ServeOptions& options) {
+  const char* of_gpu = options.vram_budget_bytes > 0 ? "--vram-budget"
+                       : options.quantize_to_nf4     ? "--nf4"
+                                                     : nullptr;
+  if (options.device == "cpu" && of_gpu != nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(of_gpu, " is for a GPU: leave it out, or give --device cuda"));
+  }
   RETURN_IF_ERROR(CheckAddress("--listen", options.listen));
   if (!ParseHostPort(options.metrics_listen).has_value()) {
     return absl::InvalidArgumentError(

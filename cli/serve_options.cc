@@ -102,9 +102,11 @@ void AddScheduling(CLI::App& command, ServeOptions& options) {
 }  // namespace
 
 void AddServeOptions(CLI::App& command, ServeOptions& options) {
-  command.add_option("--target", options.target, "GGUF of the large model");
-  command.add_option("--draft", options.draft, "GGUF of the small model");
-  command.add_flag("--no-draft", options.no_draft, "no draft model: plain and lookup decoding");
+  command.add_option("--target", options.target,
+                     "GGUF of the large model (default: the pair of scripts/demo)");
+  CLI::Option* draft = command.add_option("--draft", options.draft, "GGUF of the small model");
+  command.add_flag("--no-draft", options.no_draft, "no draft model: plain and lookup decoding")
+      ->excludes(draft);
   AddDeviceOptions(command, options);
   command.add_option("--listen", options.listen, "host:port or unix:/path of the service")
       ->capture_default_str();

@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "cli/exit_codes.h"
 #include "common/base/status_macros.h"
+#include "common/rpc/status_convert.h"
 #include "common/tokenizer/utf8.h"
 
 namespace tandem {
@@ -53,6 +54,36 @@ absl::Status CheckSize(GatewayClient& client, const v1::GenerateRequest& request
                    model.limits().max_request_bytes(), ": shorten the prompt"));
 }
 
+// The flag of a server of our own that was given; none: nullptr.
+const char* OwnServerFlag(const ServeOptions& serve) {
+  if (!serve.target.empty()) return "--target";
+  if (!serve.draft.empty()) return "--draft";
+  if (serve.threads > 0) return "--threads";
+  return serve.target_kv != ServeOptions().target_kv ? "--kv" : nullptr;
+}
+
+// Flags that would be of no effect beside others.
+absl::Status CheckFlags(const RequestOptions& options) {
+  const char* own = OwnServerFlag(options.serve);
+  if (!options.endpoint.empty() && own != nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        own, " is for a server of this command's own, --endpoint names another: give one of them"));
+  }
+  if (options.speculation == "off" && options.draft_length > 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--draft-length ", options.draft_length,
+                                                   " is of no use with --speculation off"));
+  }
+  return absl::OkStatus();
+}
+
+// What the server says carries a reason; without one it is gRPC that lost the connection.
+absl::Status TellWhatToDo(const absl::Status& status) {
+  if (!absl::IsUnavailable(status) || !rpc::DetailsOf(status).reason.empty()) return status;
+  return absl::UnavailableError(absl::StrCat(
+      "the server is gone (", status.message(),
+      "): it was stopped or killed, and its log says why; once it is ready again, ask again"));
+}
+
 double Seconds(const google::protobuf::Duration& duration) {
   return static_cast<double>(duration.seconds()) + duration.nanos() * 1e-9;
 }
@@ -60,6 +91,10 @@ double Seconds(const google::protobuf::Duration& duration) {
 }  // namespace
 
 absl::StatusOr<Session> OpenSession(const RequestOptions& options, int* exit_code) {
+  if (absl::Status status = CheckFlags(options); !status.ok()) {
+    *exit_code = kExitUsage;
+    return status;
+  }
   Session session;
   const bool is_named = !options.endpoint.empty();
   if (is_named || options.serve.target.empty()) {
@@ -67,6 +102,10 @@ absl::StatusOr<Session> OpenSession(const RequestOptions& options, int* exit_cod
         GatewayClient::Connect(is_named ? options.endpoint : kDefaultEndpoint, options.security,
                                is_named ? absl::Seconds(5) : absl::Milliseconds(150));
     if (client.ok()) {
+      if (const char* own = OwnServerFlag(options.serve); own != nullptr) {
+        std::fprintf(stderr, "note   a server answers at %s: %s is of no effect\n",
+                     kDefaultEndpoint, own);
+      }
       session.client = *std::move(client);
       return session;
     }
@@ -111,7 +150,7 @@ absl::StatusOr<v1::Finished> StreamAnswer(GatewayClient& client, const v1::Gener
         absl::StrCat("standard output cannot be written: ", std::strerror(write_error)));
   }
   if (interrupted) return absl::CancelledError("stopped");
-  if (!status.ok()) return status;
+  if (!status.ok()) return TellWhatToDo(status);
   return finished;
 }
 
@@ -130,8 +169,11 @@ std::string ClosingLine(const v1::Finished& finished) {
   } else {
     absl::StrAppend(&line, " · no drafts");
   }
+  // Without drafts this is decoding plainly: what the estimate differs by is noise.
   const double plain = Seconds(finished.timings().estimated_plain_decode());
-  if (plain > 0 && decode > 0) absl::StrAppendFormat(&line, " · %.2fx plain", plain / decode);
+  if (speculation.draft_token_count() > 0 && plain > 0 && decode > 0) {
+    absl::StrAppendFormat(&line, " · %.2fx plain", plain / decode);
+  }
   return line;
 }
 

@@ -27,7 +27,7 @@ absl::StatusOr<gateway::v1::Finished> StreamAnswer(GatewayClient& client,
                                                    std::string* text);
 
 // "42 tokens · 96.1 tok/s · first token 48 ms · accepted 71 % (2.9 tokens a step) · 1.8x
-// plain".
+// plain", or "... · no drafts".
 std::string ClosingLine(const gateway::v1::Finished& finished);
 
 }  // namespace tandem

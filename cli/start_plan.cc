@@ -53,6 +53,10 @@ absl::StatusOr<PlannedModel> PlanModel(const std::string& path, const ServeOptio
   return model;
 }
 
+int32_t NumCores() {
+  return static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
 KvType KvTypeOf(const std::string& name) {
   if (name == "f16") return KvType::kF16;
   return name == "q8" ? KvType::k8 : KvType::k4;
@@ -203,6 +207,12 @@ std::string StartPlan::ToString() const {
                           gpu_name, context_bytes / kMiB, (available_bytes - spare_bytes()) / kGiB,
                           available_bytes / kGiB);
   }
+  if (resolved.threads > NumCores()) {
+    absl::StrAppendFormat(&text,
+                          "       %d threads on %d cores wait for each other: --threads 0 takes as "
+                          "many as there are cores\n",
+                          resolved.threads, NumCores());
+  }
   if (draft_bytes >= target_bytes) {
     absl::StrAppendFormat(&text,
                           "       the draft is no smaller than the target and gains nothing: are "
@@ -224,9 +234,7 @@ absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options) {
   plan.resolved.context_tokens =
       options.context_tokens > 0 ? options.context_tokens
                                  : std::min(target.config.context_length, kDefaultContextTokens);
-  plan.resolved.threads =
-      options.threads > 0 ? options.threads
-                          : static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
+  plan.resolved.threads = options.threads > 0 ? options.threads : NumCores();
   plan.target_bytes = target.weights_bytes;
   plan.workspace_bytes = target.workspace_bytes;
   std::unique_ptr<PlannedModel> draft;

@@ -128,7 +128,9 @@ absl::StatusOr<WorkerOptions> ParseWorkerOptions(Role role, int argc, const char
   options.pool_transport = TransportOf(names.transport);
   options.embedding_on_device = names.embedding == "device";
   absl::StatusOr<int32_t> device = ParseDevice(names.device);
-  if (!device.ok()) return device.status();
+  if (!device.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--device: ", device.status().message()));
+  }
   options.cuda_device = *device;
   if (options.threads == 0) {
     options.threads = std::max(1, static_cast<int32_t>(std::thread::hardware_concurrency()));
@@ -145,8 +147,7 @@ absl::StatusOr<int32_t> ParseDevice(const std::string& device) {
       number >= 0 && number < 256) {
     return number;
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("--device: '", device, "' is none of cpu, cuda and cuda:N"));
+  return absl::InvalidArgumentError(absl::StrCat("'", device, "' is none of cpu, cuda and cuda:N"));
 }
 
 std::string KvTypeName(KvType k_type, KvType v_type) {

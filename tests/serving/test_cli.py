@@ -1,6 +1,7 @@
 """The commands as a person runs them: output, closing line, exit codes."""
 
 import json
+import os
 import pathlib
 import shlex
 import shutil
@@ -28,6 +29,7 @@ def test_generate_starts_a_server_and_prints_the_text_alone(server):
                    "--max-tokens", 12, "--speculation", "off")
     assert again.returncode == 0, again.stderr
     assert again.stdout.strip("\n") == result.stdout.strip("\n") != ""
+    assert "plain" not in again.stderr  # it is plain, and nothing to compare with
 
 
 def test_chat_keeps_the_conversation(server):
@@ -158,6 +160,11 @@ def test_serve_without_a_gpu_says_so_in_one_line():
     (2, ["serve", *MODELS, "--dry-run", "--metrics-listen", "localhost"]),
     (2, ["serve", *MODELS, "--dry-run", "--listen", "unix:/" + "x" * 107]),
     (2, ["generate", "--endpoint", "bogus", "--prompt", "x"]),
+    (2, ["serve", *MODELS, "--dry-run", "--no-draft"]),
+    (2, ["serve", *MODELS, "--dry-run", "--nf4"]),
+    (2, ["serve", *MODELS, "--dry-run", "--vram-budget", "8GiB"]),
+    (2, ["generate", "--endpoint", "127.0.0.1:1", "--target", "/nope", "--prompt", "x"]),
+    (2, ["generate", "--prompt", "x", "--speculation", "off", "--draft-length", "4"]),
     (2, ["serve", "--ctx", "-5"]),
     (2, ["doctor", "--port", "77777"]),
     (2, ["generate", "--prompt", "x", "--threads", "-1"]),
@@ -227,6 +234,32 @@ def test_what_serve_says_to_try_works():
             assert result.returncode == 0, (line, result.stderr)
         finally:
             server.terminate()
+
+
+def test_a_full_conversation_names_the_way_out(start_server):
+    server = start_server("--kv-tokens", "64", draft=None)
+    result = tandem("chat", "--endpoint", server.address, "--max-tokens", 8,
+                    text_in="word " * 20 + "\n" + "word " * 20 + "\n/reset\nHi\n")
+    assert result.stderr.count("/reset begins a new one") == 1, result.stderr
+    assert result.stderr.count("first token") == 2, result.stderr
+
+
+def test_a_server_that_is_gone_is_told_with_what_to_do(start_server):
+    server = start_server(draft=None)
+    command = [str(BIN / "tandem"), "generate", "--endpoint", server.address, "--prompt", "x",
+               "--max-tokens", "4000", "--ignore-eos"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as client:
+        assert client.stdout.read(1)
+        server.kill_worker("gateway")
+        message = client.communicate(timeout=60)[1]
+    assert client.returncode == 1 and "the server is gone" in message and "log" in message
+
+
+def test_the_plan_warns_of_more_threads_than_cores():
+    plan = tandem("serve", *MODELS, "--dry-run", "--threads", 256)
+    assert plan.returncode == 0
+    assert f"256 threads on {os.cpu_count()} cores" in plan.stderr
 
 
 def test_lines_off_a_terminal_are_json_or_begin_as_documented(start_server):
