@@ -179,17 +179,15 @@ void RandomRun::KillSomebody() {
 void RandomRun::FailSomething() {
   switch (Below(6)) {
     case 0:
-      return sim_.draft.FailNextEntry(absl::AbortedError(kHandedOn));
-    case 1:
       return sim_.draft.RefuseNextStep(absl::InternalError(kRefused), 1 + Below(2));
+    case 1:
+      return sim_.target.RefuseNextStep(absl::InternalError(kRefused), 1 + Below(4));
     case 2:
       return sim_.target.FailNextEntry(absl::AbortedError(kHandedOn));
     case 3:
       return sim_.target.FailNextEntry(absl::InternalError(kSpoiled));
-    case 4:
-      return sim_.target.RefuseNextStep(absl::InternalError(kRefused), 1 + Below(4));
     default:
-      return;
+      return sim_.draft.FailNextEntry(absl::AbortedError(kHandedOn));
   }
 }
 

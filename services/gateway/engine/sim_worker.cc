@@ -107,8 +107,9 @@ absl::Status SimWorker::BeginStep(const WorkerStep& step, absl::Duration timeout
   RETURN_IF_ERROR(Copy(step));
   for (const SequenceId sequence : step.release) sequences_.erase(sequence);
   refused_.clear();
+  const int32_t most = options_.facts.max_sequences;
   for (const OpenSequence& open : step.open) {
-    if (num_sequences() >= options_.facts.max_sequences && !sequences_.contains(open.sequence)) {
+    if (most > 0 && num_sequences() >= most && !sequences_.contains(open.sequence)) {
       refused_.insert(open.sequence);
       continue;
     }
