@@ -6,16 +6,16 @@
 
 namespace tandem {
 
-absl::StatusOr<PinnedBuffer> PinnedBuffer::Allocate(int64_t num_bytes) {
+absl::StatusOr<PinnedBuffer> PinnedBuffer::Allocate(int64_t num_bytes, const char* what,
+                                                    const char* remedy) {
   void* data = nullptr;
   const cudaError_t error = cudaHostAlloc(&data, static_cast<size_t>(num_bytes),
                                           cudaHostAllocPortable | cudaHostAllocMapped);
   if (error != cudaSuccess) {
     cudaGetLastError();
     return absl::ResourceExhaustedError(absl::StrFormat(
-        "locking %.1f MiB of host memory for the embedding failed (%s): --embedding device keeps "
-        "it on the GPU",
-        static_cast<double>(num_bytes) / (1 << 20), cudaGetErrorString(error)));
+        "locking %.1f MiB of host memory for %s failed (%s): %s",
+        static_cast<double>(num_bytes) / (1 << 20), what, cudaGetErrorString(error), remedy));
   }
   PinnedBuffer buffer;
   buffer.data_ = static_cast<uint8_t*>(data);

@@ -12,8 +12,10 @@ namespace tandem {
 class PinnedBuffer {
  public:
   PinnedBuffer() = default;
-  // RESOURCE_EXHAUSTED when the host has too little memory that may be locked.
-  static absl::StatusOr<PinnedBuffer> Allocate(int64_t num_bytes);
+  // RESOURCE_EXHAUSTED when the host has too little memory that may be locked: the message says
+  // that it is for `what`, and ends with `remedy`.
+  static absl::StatusOr<PinnedBuffer> Allocate(int64_t num_bytes, const char* what,
+                                               const char* remedy);
   PinnedBuffer(PinnedBuffer&& other) noexcept { *this = std::move(other); }
   PinnedBuffer& operator=(PinnedBuffer&& other) noexcept {
     std::swap(data_, other.data_);

@@ -162,7 +162,9 @@ absl::Status Plan::Upload(CudaWeights& weights) {
     if (IsOnDevice(job)) {
       RETURN_IF_ERROR(Place(job, memory + job.offset, pool));
     } else {  // the embedding, the only one
-      ASSIGN_OR_RETURN(weights.host_memory, PinnedBuffer::Allocate(job.packed_bytes()));
+      ASSIGN_OR_RETURN(weights.host_memory,
+                       PinnedBuffer::Allocate(job.packed_bytes(), "the embedding",
+                                              "--embedding device keeps it on the GPU"));
       RETURN_IF_ERROR(Place(job, weights.host_memory.data(), pool));
     }
     done_bytes += job.stored_bytes();

@@ -54,6 +54,8 @@ class CudaDevice : public WorkerDevice {
     return memory;
   }
 
+  std::unique_ptr<PageCopier> NewPageCopier() const override { return NewCudaPageCopier(device_); }
+
   absl::StatusOr<std::unique_ptr<Executor>> Load(
       const GgufFile& file, const ExecutorLimits& limits, const WorkerOptions& options,
       const std::function<void(int64_t, int64_t)>& on_progress) override {

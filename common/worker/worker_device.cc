@@ -12,6 +12,7 @@ class CpuDevice : public WorkerDevice {
   std::string name() const override { return CpuName(); }
   PagesDevice* pages() override { return nullptr; }
   DeviceMemory Memory() const override { return {}; }
+  std::unique_ptr<PageCopier> NewPageCopier() const override { return NewHostPageCopier(); }
   absl::StatusOr<std::unique_ptr<Executor>> Load(
       const GgufFile& file, const ExecutorLimits& limits, const WorkerOptions& options,
       const std::function<void(int64_t, int64_t)>& on_progress) override {

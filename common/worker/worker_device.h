@@ -10,6 +10,7 @@
 #include "common/gguf/gguf.h"
 #include "common/ipc/device_pages.h"
 #include "common/model/executor.h"
+#include "common/worker/page_copier.h"
 #include "common/worker/worker_options.h"
 
 namespace tandem::worker {
@@ -41,6 +42,8 @@ class WorkerDevice {
   // To make and open KV pages; nullptr on the CPU, whose pages are in shared memory.
   virtual PagesDevice* pages() = 0;
   virtual DeviceMemory Memory() const = 0;
+  // To copy those pages to the host and back.
+  virtual std::unique_ptr<PageCopier> NewPageCopier() const = 0;
   // Loads the model of `file`; errors as CreateCpuExecutor and CreateCudaExecutor.
   virtual absl::StatusOr<std::unique_ptr<Executor>> Load(
       const GgufFile& file, const ExecutorLimits& limits, const WorkerOptions& options,
