@@ -79,6 +79,10 @@ void Declare(CLI::App& app, WorkerOptions& options, Names& kv) {
   app.add_option("--kv-bytes", options.kv_bytes, "bytes of the pool; 0: four sequences")
       ->check(CLI::NonNegativeNumber)
       ->excludes(pages);
+  app.add_option("--swap-space", options.swap_bytes,
+                 "bytes of host memory in which pages may wait, at most a quarter of what is free; "
+                 "0: none")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
   app.add_option("--page-positions", options.page_positions, "positions in a page")
       ->check(CLI::Range(8, 4096));
 }

@@ -48,6 +48,7 @@ struct WorkerOptions {
   // Target only.
   int32_t num_kv_pages = 0;  // 0: from kv_bytes
   int64_t kv_bytes = 0;      // 0: pages for four sequences of max_positions
+  int64_t swap_bytes = 0;    // of host memory for pages that wait, at most; 0: none
   int32_t page_positions = kDefaultPagePositions;
   int32_t num_draft_probs_slots = 64;
   std::optional<PagesTransport> pool_transport;  // on CUDA; none: what the device supports

@@ -31,6 +31,8 @@ TEST(WorkerOptionsTest, ReadsAllFlags) {
                               "4096",
                               "--kv-pages",
                               "77",
+                              "--swap-space",
+                              "3GiB",
                               "--page-positions",
                               "64",
                               "--max-step-tokens",
@@ -47,6 +49,7 @@ TEST(WorkerOptionsTest, ReadsAllFlags) {
   EXPECT_EQ(KvTypeName(options->k_type, options->v_type), "q8/f16");
   EXPECT_EQ(options->max_positions, 4096);
   EXPECT_EQ(options->num_kv_pages, 77);
+  EXPECT_EQ(options->swap_bytes, int64_t{3} << 30);
   EXPECT_EQ(options->page_positions, 64);
   EXPECT_EQ(options->max_step_tokens, 100);
   EXPECT_FALSE(options->use_ring);

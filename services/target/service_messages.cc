@@ -80,6 +80,11 @@ void ToMessage(const worker::VerifyResult& result, v1::SequenceResult* message) 
 
 absl::StatusOr<worker::WorkerStep> FromMessage(const v1::VerifyRequest& request) {
   worker::WorkerStep step = {.step_id = request.step_id(), .pool_epoch = request.pool_epoch()};
+  step.copies.reserve(request.copies_size());
+  for (const v1::PageCopy& copy : request.copies()) {
+    step.copies.push_back(
+        {.page = PageId(copy.page_id()), .swap_page = copy.swap_page(), .to_host = copy.to_host()});
+  }
   for (const v1::OpenSequence& open : request.open()) {
     step.open.push_back(
         {.sequence = SequenceId(open.sequence_id()),
@@ -98,6 +103,7 @@ absl::StatusOr<worker::WorkerStep> FromMessage(const v1::VerifyRequest& request)
 
 void ToMessage(const worker::VerifyStepResult& result, v1::VerifyResponse* response) {
   response->set_step_id(result.step_id);
+  response->set_copy_ns(absl::ToInt64Nanoseconds(result.copy));
   response->set_forward_ns(absl::ToInt64Nanoseconds(result.forward));
   response->set_sample_ns(absl::ToInt64Nanoseconds(result.sample));
   if (!result.status.ok()) {
@@ -137,6 +143,7 @@ void ToMessage(const TargetInfo& info, v1::GetInfoResponse* response) {
   response->set_pool_page_count(info.num_pages);
   response->set_pool_page_bytes(info.page_bytes);
   response->set_positions_per_page(info.positions_per_page);
+  response->set_swap_page_count(info.num_swap_pages);
   response->set_max_step_tokens(info.max_step_tokens);
   response->set_max_logits_rows(info.max_logits_rows);
   response->set_max_sequences(info.max_sequences);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/clock.h"
@@ -17,8 +18,9 @@ using worker::SequenceStep;
 using worker::VerifyResult;
 
 absl::StatusOr<TargetEngine> TargetEngine::Create(Executor* executor, PoolControlView pool,
-                                                  int32_t max_sequences) {
-  TargetEngine engine(executor, pool,
+                                                  int32_t max_sequences,
+                                                  worker::SwapSpace* swap_space) {
+  TargetEngine engine(executor, pool, swap_space,
                       {.vocab_size = executor->config().vocab_size,
                        .max_positions = executor->limits().max_positions,
                        .positions_per_page = executor->kv_layout().page_positions,
@@ -38,6 +40,8 @@ worker::VerifyStepResult TargetEngine::Run(const worker::WorkerStep& step) {
                                                     ", the pool of ", pool_.geometry().epoch));
     return result;
   }
+  result.status = Copy(step.copies, &result.copy);
+  if (!result.status.ok()) return result;
   table_.BeginStep(step);
 
   const size_t count = step.sequences.size();
@@ -83,6 +87,27 @@ worker::VerifyStepResult TargetEngine::Run(const worker::WorkerStep& step) {
     entries_[i].sequence->sampler.Rewind(step.sequences[i].start_position);
   }
   return result;
+}
+
+absl::Status TargetEngine::Copy(absl::Span<const worker::PageCopy> copies, absl::Duration* took) {
+  if (copies.empty()) return absl::OkStatus();
+  if (swap_space_ == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat("the step has ", copies.size(),
+                                                   " copies, but there are no swap pages: start ",
+                                                   "the target with --swap-space"));
+  }
+  // The last step's passes are over: Forward returns when the device is done.
+  const absl::Duration start = Clock::Steady().Now();
+  absl::Status status = swap_space_->Run(copies);
+  *took = Clock::Steady().Now() - start;
+  if (absl::IsInternal(status)) copy_failure_ = status;
+  return status;
+}
+
+absl::Status TargetEngine::TakeFailure() {
+  absl::Status failure = std::exchange(copy_failure_, absl::OkStatus());
+  failure.Update(runner_.TakeFailure());
+  return failure;
 }
 
 absl::Status TargetEngine::Begin(const SequenceStep& step, Entry& entry) {

@@ -26,6 +26,7 @@ using worker::WorkerStep;
 
 inline constexpr int32_t kPagePositions = 8;
 inline constexpr int32_t kNumPages = 96;
+inline constexpr int32_t kNumSwapPages = 16;
 inline constexpr int64_t kEpoch = 5;
 inline constexpr int32_t kPoison = 48;
 inline constexpr int32_t kFailing = 49;
@@ -69,11 +70,12 @@ class Bench {
                                   .num_draft_probs_slots = 2})
                   .value()),
         free_(kNumPages) {
-    EXPECT_TRUE(
-        executor_
-            ->AttachKv({.base = pool_.pages(), .page_bytes = page_bytes_, .num_pages = kNumPages})
-            .ok());
-    engine_.emplace(TargetEngine::Create(executor_.get(), pool_.control(), 100).value());
+    const KvMemory pages = {
+        .base = pool_.pages(), .page_bytes = page_bytes_, .num_pages = kNumPages};
+    EXPECT_TRUE(executor_->AttachKv(pages).ok());
+    swap_space_.emplace(worker::NewHostPageCopier(), pages, kNumSwapPages * page_bytes_);
+    engine_.emplace(
+        TargetEngine::Create(executor_.get(), pool_.control(), 100, &*swap_space_).value());
   }
 
   // Pages for `positions` positions, with their generations published.
@@ -118,6 +120,7 @@ class Bench {
   int64_t page_bytes_;
   SharedPool pool_;
   KvPagePool free_;
+  std::optional<worker::SwapSpace> swap_space_;
   std::optional<TargetEngine> engine_;
 };
 

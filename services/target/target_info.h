@@ -27,6 +27,7 @@ struct TargetInfo {
   int32_t num_pages = 0;
   int64_t page_bytes = 0;
   int32_t positions_per_page = 0;
+  int32_t num_swap_pages = 0;
   int32_t max_step_tokens = 0;
   int32_t max_logits_rows = 0;
   int32_t max_sequences = 0;

@@ -133,6 +133,7 @@ TEST_F(TargetProcessTest, StartsTellsAboutItselfAndStopsOnRequest) {
                 ->geometry()
                 .page_bytes,
             info.pool_page_bytes());
+  EXPECT_EQ(info.swap_page_count(), 0);
   // A session is open when it is told to stop.
   RingClient client(info.ring_name());
   v1::VerifyRequest request;
@@ -144,6 +145,21 @@ TEST_F(TargetProcessTest, StartsTellsAboutItselfAndStopsOnRequest) {
   for (const char* end : {"", ".pool", ".ring"}) {
     EXPECT_NE(access((socket() + end).c_str(), F_OK), 0) << end;
   }
+}
+
+TEST_F(TargetProcessTest, SwapSpaceHoldsAsManyPagesAsFit) {
+  Program program(Command({"--swap-space", "1MiB"}));
+  ASSERT_TRUE(program.WaitFor("ready")) << program.output();
+  const v1::GetInfoResponse info = Info();
+  EXPECT_EQ(info.swap_page_count(), (1 << 20) / info.pool_page_bytes());
+  RingClient client(info.ring_name());
+  v1::VerifyRequest request;
+  request.set_pool_epoch(info.pool_epoch());
+  request.add_copies()->set_swap_page(info.swap_page_count() - 1);
+  EXPECT_EQ(client.Call(request)->error_code(), 0);
+  request.add_copies()->set_swap_page(info.swap_page_count());
+  EXPECT_EQ(client.Call(request)->error_code(),
+            static_cast<int>(absl::StatusCode::kInvalidArgument));
 }
 
 TEST_F(TargetProcessTest, KilledOneIsReplacedOnTheSamePathsWithANewPool) {

@@ -48,6 +48,27 @@ absl::StatusOr<PoolGeometry> PlanPool(const worker::WorkerOptions& options,
   return geometry;
 }
 
+// Null when options.swap_bytes is 0, or has room for no page.
+std::unique_ptr<worker::SwapSpace> NewSwapSpace(const worker::WorkerOptions& options,
+                                                const worker::WorkerDevice* device,
+                                                const KvMemory& pages) {
+  const int64_t available = worker::AvailableMemoryBytes();
+  const int64_t bytes = worker::SwapSpaceBytes(options.swap_bytes, available);
+  if (bytes < options.swap_bytes) {
+    LogWarning(absl::StrCat("--swap-space ", options.swap_bytes >> 20, " MiB is cut to ",
+                            bytes >> 20, " MiB, a quarter of the ", available >> 20,
+                            " MiB of host memory that are available"));
+  }
+  auto space = std::make_unique<worker::SwapSpace>(
+      device != nullptr ? device->NewPageCopier() : worker::NewHostPageCopier(), pages, bytes);
+  if (space->num_pages() > 0) return space;
+  if (options.swap_bytes > 0) {
+    LogWarning(absl::StrCat("--swap-space has room for no page of ", pages.page_bytes,
+                            " bytes: preempted sequences are computed again"));
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Create(
@@ -67,11 +88,14 @@ absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Create(
     LogInfo(absl::StrCat("KV pages on ", worker->device_->name(), ", shared with the draft by ",
                          PagesTransportName(worker->pool_.transport())));
   }
-  RETURN_IF_ERROR(executor.AttachKv({.base = worker->pool_.pages(),
-                                     .page_bytes = geometry.page_bytes,
-                                     .num_pages = geometry.num_pages}));
+  const KvMemory pages = {.base = worker->pool_.pages(),
+                          .page_bytes = geometry.page_bytes,
+                          .num_pages = geometry.num_pages};
+  RETURN_IF_ERROR(executor.AttachKv(pages));
+  worker->swap_space_ = NewSwapSpace(options, worker->device_.get(), pages);
   ASSIGN_OR_RETURN(TargetEngine engine,
-                   TargetEngine::Create(&executor, worker->pool_.control(), options.max_sequences));
+                   TargetEngine::Create(&executor, worker->pool_.control(), options.max_sequences,
+                                        worker->swap_space_.get()));
   worker->engine_.emplace(std::move(engine));
   ASSIGN_OR_RETURN(worker->pool_server_, PoolServer::Start(options.pool_socket_path(),
                                                            &worker->pool_, options.allowed_uid));
@@ -103,6 +127,9 @@ absl::StatusOr<std::unique_ptr<TargetWorker>> TargetWorker::Create(
       .upload = model.upload,
       .warmup = worker::ProcessAge() - model.map - model.upload,
   };
+  if (worker->swap_space_ != nullptr) {
+    worker->info_.num_swap_pages = worker->swap_space_->num_pages();
+  }
   if (on_device) {
     worker->info_.is_cuda = true;
     worker->info_.memory = [device = worker->device_.get()] { return device->Memory(); };

@@ -33,6 +33,7 @@ class TargetWorker {
   std::unique_ptr<Executor> executor_;
   SharedPool pool_;
   std::unique_ptr<PoolServer> pool_server_;
+  std::unique_ptr<worker::SwapSpace> swap_space_;  // null: none is asked for
   std::optional<TargetEngine> engine_;
   TargetInfo info_;
 };
