@@ -134,6 +134,12 @@ void AddServeOptions(CLI::App& command, ServeOptions& options) {
       .add_option("--kv-tokens", options.kv_tokens,
                   "positions of target KV in the page pool; 0: four contexts")
       ->check(CLI::Range(0, std::numeric_limits<int32_t>::max()));
+  command
+      .add_option("--swap-space", options.swap_bytes,
+                  "host memory in which KV pages of preempted requests wait, at most a quarter of "
+                  "what is free; 1GiB on a GPU unless said, 0 on the CPU, where more --kv-tokens "
+                  "serve better")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
   command.add_option("--threads", options.threads, "threads of each worker; 0: all cores")
       ->check(CLI::Range(0, 256));
   AddScheduling(command, options);
@@ -179,6 +185,10 @@ std::vector<ProcessSpec> MakeProcessSpecs(const ServeOptions& options,
                 "--kv-pages", absl::StrCat(resolved.num_kv_pages), "--page-positions",
                 absl::StrCat(resolved.page_positions), "--log-level", options.log_level},
        .takes_restart_reason = true});
+  if (resolved.swap_bytes > 0) {
+    specs.back().argv.insert(specs.back().argv.end(),
+                             {"--swap-space", absl::StrCat(resolved.swap_bytes)});
+  }
   AddDeviceArguments(options, resolved.target_budget_bytes, /*is_target=*/true, &specs.back().argv);
   ProcessSpec gateway = {
       .name = "gateway",

@@ -32,6 +32,7 @@ struct ServeOptions {
   std::string draft_kv = "q8";
   int32_t context_tokens = 0;  // 0: the model's, at most 8192
   int32_t kv_tokens = 0;       // positions of target KV in the pool; 0: 4 contexts
+  int64_t swap_bytes = -1;     // host memory for pages that wait; -1: the device's default
   int32_t threads = 0;         // of each worker; 0: the machine's cores
   int32_t max_running = 16;
   int32_t max_waiting = 256;
@@ -59,6 +60,7 @@ struct ResolvedServe {
   int32_t num_kv_tokens = 0;  // positions of target KV, with the draft's for the same tokens
   int32_t num_kv_pages = 0;
   int32_t page_positions = 0;  // of the target, in a page
+  int64_t swap_bytes = 0;  // the target cuts it to a quarter of the memory that is free
   int32_t threads = 0;
   // What each worker may allocate on a GPU; 0: no limit.
   int64_t target_budget_bytes = 0;

@@ -17,7 +17,9 @@
 #include "common/model/weights.h"
 #include "common/safetensors/checkpoint.h"
 #include "common/tokenizer/tokenizer.h"
+#include "common/worker/swap_space.h"
 #include "common/worker/worker_options.h"
+#include "common/worker/worker_process.h"
 
 namespace tandem {
 namespace {
@@ -93,6 +95,16 @@ absl::Status SizePool(const ServeOptions& options, const PlannedModel& target,
   // Each worker has all pages then.
   if (options.pool_transport == "split" && draft != nullptr) plan.pool_bytes *= 2;
   return absl::OkStatus();
+}
+
+constexpr int64_t kGpuSwapBytes = int64_t{1} << 30;
+
+// On a CPU host memory is the pool's: there it would only be taken from more pages.
+void SizeSwapSpace(const ServeOptions& options, StartPlan& plan) {
+  const int64_t unless_said = options.device == "cpu" ? 0 : kGpuSwapBytes;
+  plan.resolved.swap_bytes = options.swap_bytes >= 0 ? options.swap_bytes : unless_said;
+  plan.swap_bytes =
+      worker::SwapSpaceBytes(plan.resolved.swap_bytes, worker::AvailableMemoryBytes());
 }
 
 // Room the driver takes beside what is asked for: allocations are rounded up.
@@ -200,6 +212,14 @@ std::string StartPlan::ToString() const {
                         std::min<int64_t>(resolved.context_tokens, tokens),
                         tokens < resolved.context_tokens ? ", no more fit the pages" : "",
                         resolved.threads);
+  if (resolved.swap_bytes > 0) {
+    absl::StrAppendFormat(&text, "swap space %.0f MiB of host memory", swap_bytes / kMiB);
+    if (swap_bytes < resolved.swap_bytes) {
+      absl::StrAppendFormat(&text, " (not %.0f: a quarter of what is free)",
+                            resolved.swap_bytes / kMiB);
+    }
+    absl::StrAppend(&text, " · ");
+  }
   if (gpu_name.empty()) {
     absl::StrAppend(&text, "cpu\n");
   } else {
@@ -247,6 +267,7 @@ absl::StatusOr<StartPlan> MakeStartPlan(const ServeOptions& options) {
     RETURN_IF_ERROR(CheckPair(plan.resolved.models.target, plan.resolved.models.draft).status());
   }
   RETURN_IF_ERROR(SizePool(options, target, draft.get(), plan));
+  SizeSwapSpace(options, plan);
   if (options.device == "cpu") {
     plan.available_bytes = ReadHostMemory().available_bytes;
   } else {

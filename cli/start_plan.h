@@ -21,6 +21,7 @@ struct StartPlan {
   int64_t draft_workspace_bytes = 0;
   int64_t pool_bytes = 0;
   int64_t page_bytes = 0;
+  int64_t swap_bytes = 0;       // of host memory that pages may wait in, once they do
   int64_t available_bytes = 0;  // memory that is free now, or the budget
   // On a GPU: its name, and what the contexts of both workers take. Else empty and 0.
   std::string gpu_name;

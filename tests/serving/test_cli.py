@@ -90,6 +90,20 @@ def test_serve_dry_run_prints_the_plan():
     result = tandem("serve", *MODELS, "--dry-run")
     assert result.returncode == 0
     assert "plan" in result.stderr and "pages" in result.stderr
+    assert "swap space" not in result.stderr
+
+
+def test_serve_plans_host_memory_for_pages_that_wait():
+    asked = tandem("serve", *MODELS, "--dry-run", "--swap-space", "16MiB")
+    assert "swap space 16 MiB of host memory · " in asked.stderr, asked.stderr
+    far_too_much = tandem("serve", *MODELS, "--dry-run", "--swap-space", "1000tb")
+    assert far_too_much.returncode == 0 and "a quarter of what is free" in far_too_much.stderr
+    on_gpu = tandem("serve", *MODELS, *ON_GPU, "8GiB")
+    assert "swap space" in on_gpu.stderr and "of host memory" in on_gpu.stderr
+    none = tandem("serve", *MODELS, *ON_GPU, "8GiB", "--swap-space", "0")
+    assert none.returncode == 0 and "swap space" not in none.stderr
+    refused = tandem("serve", *MODELS, "--dry-run", "--swap-space", "much")
+    assert refused.returncode == 2 and "--swap-space" in refused.stderr
 
 
 def test_a_draft_larger_than_its_target_gets_pages_that_hold_it():
