@@ -1,6 +1,7 @@
 // How many tokens to draft for each sequence of a step, and from where.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string_view>
@@ -54,6 +55,7 @@ class DraftPlanner {
     double plain = 0.0;
     std::array<double, kMaxDraftLength + 1> drafting = {};
     bool are_known = false;
+    bool may_pay = false;  // drafts that are all accepted do
   };
   StepPrices PricesOf(int32_t num_sequences) const;
   // Whether filling the draft's cache with `num_tokens` will pay over the `remaining_tokens` that
@@ -66,9 +68,11 @@ class DraftPlanner {
 
  private:
   // Drafts of several sequences promise at least so many times the tokens a second of a plain step:
-  // of many plans the best looks better than it is, and they gain or lose little.
+  // of many plans the best looks better than it is, and the more sequences share a step the less
+  // they gain, while planning and verifying take time that no plan counts.
   static constexpr double LeastGain(int32_t num_sequences) {
-    return num_sequences > 1 ? 1.03 : 1.0;
+    if (num_sequences == 1) return 1.0;
+    return 1.03 + 0.05 * std::clamp((num_sequences - 8) / 24.0, 0.0, 1.0);
   }
 
   // What a choice promises for the step.
