@@ -126,8 +126,8 @@ TEST(DraftPlannerTest, ADraftThatCannotPayInThisCompanyIsNotFilled) {
   EXPECT_FALSE(planner.WorthCatchingUp(fresh, 50, 500, planner.PricesOf(16)));
 }
 
-// Nobody drafts in a large batch, so what a draft's step takes is never measured there: prompts were
-// read by the draft for ever, beside each step (0.93 of the tokens a second at 32 clients).
+// Nobody drafts in a large batch, so what a draft step takes is never measured there: prompts were
+// read by the draft for ever, beside each step: 0.93 of the tokens a second at 32 clients.
 TEST(DraftPlannerTest, ADraftThatWasNeverAskedIsNotFilledWhereItCannotPay) {
   DraftPlanner planner;
   const SequenceDraftState fresh;

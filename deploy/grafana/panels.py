@@ -156,6 +156,8 @@ MEMORY = Dashboard(
                Query("max(tandem_vram_unaccounted_bytes{$S})", "unaccounted"))),
         Panel("Pages by state", "Cached ones are given up when others need them.", "short",
               (Query("sum by (state) (tandem_kv_pages{$S})", "{{state}}"),), kind="stack"),
+        Panel("Pages in host memory", "Of preempted sequences; room for more.", "short",
+              (Query("sum by (state) (tandem_swap_pages{$S})", "{{state}}"),), kind="stack"),
         Panel("Page pool", "Used over all pages.", "percentunit",
               (Query("max by (instance) (tandem_kv_usage_ratio{$S})", "{{instance}}"),),
               maximum=1),
@@ -167,7 +169,8 @@ MEMORY = Dashboard(
               (Query(total("tandem_pressure_total", "rung"), "{{rung}}"),
                Query(total("tandem_preemptions_total"), "preemptions"),
                Query(total("tandem_kv_evictions_total"), "evictions"),
-               Query(total("tandem_swapped_pages_total", "direction"), "pages swapped {{direction}}"))),
+               Query(total("tandem_swapped_pages_total", "direction"),
+                     "pages swapped {{direction}}"))),
     ))
 
 LATENCY = Dashboard(
