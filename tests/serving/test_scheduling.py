@@ -56,6 +56,27 @@ def test_halves_of_a_batch_get_what_each_would_get_alone(api, client, start_serv
         assert ids == client.generate(prompt, max_tokens=32, mode="OFF", **sampling)[1]
 
 
+@pytest.mark.parametrize("cache", [[], ["--no-prefix-cache"]])
+def test_answers_do_not_change_where_pages_wait_in_host_memory(api, client, start_server, cache):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from conftest import Client
+
+    server = start_server("--kv-tokens", "320", "--swap-space", "64MiB", *cache, draft=None)
+    crowded = Client(api, server.address)
+    prompts = [f"{n} ships. {TEXT[:400]}" for n in range(6)]
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        answers = list(pool.map(lambda prompt: crowded.generate(prompt, max_tokens=96), prompts))
+    assert server.metric("tandem_preemptions_total") > 0
+    moved = server.metric("tandem_swapped_pages_total", direction="out")
+    assert moved > 0
+    back = server.metric("tandem_swapped_pages_total", direction="in")
+    assert 0 < back <= moved if cache else back <= moved
+    assert server.metric("tandem_swap_pages", state="used") == 0
+    for prompt, (_, ids, _) in zip(prompts, answers):
+        assert ids == client.generate(prompt, max_tokens=96, mode="OFF")[1]
+
+
 def test_one_client_leaves_others_a_quarter_of_the_places(api, start_server):
     from conftest import Client
 
