@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import tempfile
 import threading
+import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -44,9 +45,10 @@ class Server:
         return pathlib.Path(f"/proc/{int(out)}")
 
     def gateway_seconds(self):
-        """CPU seconds of the gateway so far."""
-        fields = (self.gateway_folder() / "stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """CPU seconds of the gateway so far, in nanoseconds: /proc has hundredths of a second, 38
+        us a step of 260."""
+        pid = int(self.gateway_folder().name)
+        return time.clock_gettime(~pid << 3 | 2)  # what clock_getcpuclockid(3) yields
 
     def target_steps(self):
         with urllib.request.urlopen(self.metrics_url, timeout=10) as response:

@@ -23,8 +23,8 @@ class WaitForecast {
       : has_cores_(num_cores >= kLeastCores) {}
 
   static constexpr int32_t kLeastCores = 6;
-  static constexpr absl::Duration kLongest = absl::Milliseconds(3);   // of a wait
-  static constexpr absl::Duration kSpread = absl::Microseconds(200);  // of the last ones
+  static constexpr absl::Duration kLongest = absl::Microseconds(2500);  // of a wait
+  static constexpr absl::Duration kSpread = absl::Microseconds(200);    // of the last ones
   // Before and after which what is waited for should come. A sleep ends up to 100 us late.
   static constexpr absl::Duration kEarly = absl::Microseconds(150);
   static constexpr absl::Duration kLate = absl::Microseconds(150);
