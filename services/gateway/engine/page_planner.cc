@@ -62,7 +62,7 @@ absl::Span<const int32_t> PagePlanner::TokensOfPage(Role role, const Sequence& s
   return absl::MakeConstSpan(sequence.tokens).subspan(int64_t{page} * per_page, per_page);
 }
 
-int32_t PagePlanner::Attach(Role role, Sequence* sequence) {
+int32_t PagePlanner::Attach(Role role, int32_t keep_free, Sequence* sequence) {
   RoleState& state = sequence->role(role);
   TANDEM_CHECK(state.pages.empty() && state.kv_length == 0);
   if (!has_cache_) return 0;
@@ -72,6 +72,7 @@ int32_t PagePlanner::Attach(Role role, Sequence* sequence) {
     const std::optional<PrefixIndex::Entry> found =
         index(role).Find(state.prefix, TokensOfPage(role, *sequence, state.num_pages_shared));
     if (!found.has_value()) break;
+    if (!pool_->has_references(found->page) && num_available() <= keep_free) break;
     pool_->AddRef(found->page);
     state.pages.push_back(found->page);
     state.prefix = found->prefix;

@@ -44,10 +44,11 @@ class PagePlanner {
   void Drop(Role role, Sequence* sequence);
 
   // The prefix cache. Attach gives a sequence without pages of `role` the longest cached
-  // prefix of its tokens that leaves one to run; the tokens of it. Share puts its full pages
+  // prefix of its tokens that leaves one to run, while `keep_free` pages stay available (those
+  // that others hold take nothing); the tokens of it. Share puts its full pages
   // into the cache; one that is there already is replaced by the cached one, whose KV is
   // the same to the bit, so that a sequence holds all pages before any it shares.
-  int32_t Attach(Role role, Sequence* sequence);
+  int32_t Attach(Role role, int32_t keep_free, Sequence* sequence);
   void Share(Role role, Sequence* sequence);
   // Pages of the sequence's cached prefix that others hold too: it would need so many less.
   int32_t NumPagesHeldByOthers(Role role, const Sequence& sequence) const;

@@ -76,5 +76,31 @@ TEST(PagePlannerTest, GrowsOnDemandAndPublishesGenerationsFirst) {
   EXPECT_EQ(pages.num_free_slots(), 1);
 }
 
+TEST(PagePlannerTest, AttachesWhatIsIdleOnlyWhileOthersHaveRoom) {
+  SimPool pool;
+  pool.num_pages = 4;
+  pool.slots_per_page = 4;
+  pool.Recreate();
+  SimFence fence(&pool);
+  PagePlanner pages(&fence, /*has_cache=*/true);
+  pages.Reset(fence.Facts().value());
+  pages.SetPositionsPerPage(Role::kDraft, 4);
+  const GenerationRequest request = {.prompt = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}};
+  Sequence a(SequenceId(1), request, nullptr, &SimTokenizer(), {.max_tokens = 5});
+  Sequence b(SequenceId(2), request, nullptr, &SimTokenizer(), {.max_tokens = 5});
+
+  ASSERT_TRUE(pages.Grow(Role::kDraft, 12, 0, &a));
+  a.role(Role::kDraft).kv_length = 12;
+  pages.Share(Role::kDraft, &a);
+  // While another holds them they are nobody's room.
+  EXPECT_EQ(pages.Attach(Role::kDraft, /*keep_free=*/4, &b), 12);
+  pages.Drop(Role::kDraft, &b);
+  pages.Drop(Role::kDraft, &a);
+  EXPECT_EQ(pages.num_available(), 4);
+  EXPECT_EQ(pages.Attach(Role::kDraft, /*keep_free=*/2, &b), 8);
+  EXPECT_EQ(pages.num_available(), 2);
+  pages.Drop(Role::kDraft, &b);
+}
+
 }  // namespace
 }  // namespace tandem::gateway

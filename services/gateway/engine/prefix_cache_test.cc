@@ -96,6 +96,29 @@ TEST(PrefixCacheTest, IdlePagesGiveWayToRequests) {
   sim.ExpectAllFree();
 }
 
+// They stay in the cache, and were found there in the next round whatever else was free: they
+// went to and fro, ten times a request.
+TEST(PrefixCacheTest, WhatTheDraftGaveUpItDoesNotTakeBackWhilePagesAreFew) {
+  for (const int32_t num_pages : {40, 60, 90, 120}) {
+    SimOptions options;
+    options.num_pages = num_pages;
+    options.draft_page_positions = 8;
+    options.max_logits_rows = 200;
+    options.max_step_tokens = 400;
+    EngineSim sim(options);
+    for (uint64_t seed = 1; seed <= 4; ++seed) {
+      GenerationRequest request = SimRequest(40, 200, seed);
+      request.speculation.mode = SpeculationMode::kDraft;
+      request.speculation.draft_length = 4;
+      sim.Submit(request);
+    }
+    ASSERT_TRUE(sim.RunUntilIdle());
+    EXPECT_LE(sim.observer.pressure[static_cast<int>(PressureRung::kDropDraftPages)], 4)
+        << num_pages << " pages";
+    sim.ExpectAllFree();
+  }
+}
+
 TEST(PrefixCacheTest, NothingIsFoundInTheMemoryOfAWorkerThatDied) {
   EngineSim sim;
   const GenerationRequest request = SimRequest(100, 20);

@@ -49,9 +49,9 @@ SimOptions RandomRun::MakeOptions() {
   options.engine.prefix_cache = Below(4) > 0;
   options.target_page_positions = 4 + Below(12);
   // A small pool holds little more than the longest prompt.
-  const int32_t positions = Below(3) > 0 ? 110 + Below(60) : 3000;
+  const int32_t positions = Below(2) == 0 ? 110 + Below(60) : 3000;
   options.num_pages = 1 + positions / options.target_page_positions;
-  options.draft_page_positions = 4 + Below(20);
+  options.draft_page_positions = 2 + Below(6);
   options.num_draft_probs_slots = Below(4);
   options.num_swap_pages = Below(2) == 0 ? 0 : Below(2 * options.num_pages);
   options.context_length = 120 + Below(100);
@@ -72,12 +72,12 @@ std::vector<int32_t> RandomRun::MakePrompt() {
   const int32_t num_tokens = 1 + Below(Below(3) == 0 ? 100 : 30);
   const int32_t alphabet = Below(2) == 0 ? 3 : 250;
   // Conversations go on from where others are.
-  if (!requests_.empty() && Below(2) == 0) {
+  if (!requests_.empty() && Below(4) > 0) {
     const size_t index = Below(static_cast<int32_t>(requests_.size()));
     prompt = requests_[index].prompt;
     const auto& answer = clients_[index]->token_ids;
     if (Below(2) == 0) prompt.insert(prompt.end(), answer.begin(), answer.end());
-    prompt.resize(std::min<size_t>(prompt.size(), 1 + Below(100)));
+    prompt.resize(std::min<size_t>(prompt.size(), 20 + Below(80)));
   }
   for (int32_t i = 0; i < num_tokens && static_cast<int32_t>(prompt.size()) < 100; ++i) {
     prompt.push_back(Below(alphabet));

@@ -64,13 +64,14 @@ bool Engine::Impl::PrepareAdmission(Sequence* sequence) {
   return true;
 }
 
-// Begins it with what others have left in the prefix cache. Not after a failure: what was
-// refused once is made anew.
+// Begins it with what others have left in the prefix cache, or it itself when its pages were
+// taken. Not after a failure: what was refused once is made anew.
 void Engine::Impl::AttachCached(Role role, Sequence* sequence) {
   const bool is_draft = role == Role::kDraft;
   if (is_draft && (!draft_.facts || !sequence->may_use_draft())) return;
   if ((is_draft ? sequence->num_draft_failures : sequence->num_replays) > 0) return;
-  const int32_t num_cached = pages_.Attach(role, sequence);
+  const int32_t keep_free = is_draft ? PagesNotForDraft(*sequence) : 0;
+  const int32_t num_cached = pages_.Attach(role, keep_free, sequence);
   if (num_cached > 0) sequence->role(role).must_reopen = true;
   observer_->OnPrefixLookup(role, sequence->length(), num_cached);
 }

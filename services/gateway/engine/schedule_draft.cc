@@ -37,13 +37,14 @@ std::string_view Engine::Impl::PrepareForDraft(Sequence* sequence) {
   if (length + MaxDraftTokens(*sequence) > draft_.facts->context_length) {
     return bypass::kDraftContext;
   }
+  const int32_t keep_free = PagesNotForDraft(*sequence);
   const RoleState& state = sequence->role(Role::kDraft);
   if (state.pages.empty() && state.kv_length == 0) AttachCached(Role::kDraft, sequence);
   if (sequence->num_missing(Role::kDraft) > kMaxInlineTokens) {
     return IsWorthFilling(*sequence) ? bypass::kCatchingUp : bypass::kNotWorthIt;
   }
   if (sequence->needs_draft_probs() && !pages_.TakeSlot(sequence)) return bypass::kNoSlot;
-  if (!pages_.Grow(Role::kDraft, length, PagesNotForDraft(*sequence), sequence)) {
+  if (!pages_.Grow(Role::kDraft, length, keep_free, sequence)) {
     return bypass::kNoPages;
   }
   return {};
