@@ -63,6 +63,7 @@ def main():
     parser.add_argument("--out", default=str(ROOT / "bench" / "results" / "serve_cpu"))
     arguments = parser.parse_args()
     turns = arguments.turns
+    pathlib.Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
     rows, raw = [], {}
 
     def add(name, value, must, goal):
