@@ -49,11 +49,7 @@ bool PagePlanner::Grow(Role role, int32_t num_positions, int32_t keep_free, Sequ
 void PagePlanner::Drop(Role role, Sequence* sequence) {
   RoleState& state = sequence->role(role);
   if (!state.pages.empty()) pool_->Release(state.pages);
-  state.pages.clear();
-  state.num_pages_sent = 0;
-  state.kv_length = 0;
-  state.num_pages_shared = 0;
-  state.prefix = kEmptyPrefix;
+  state = RoleState();
 }
 
 absl::Span<const int32_t> PagePlanner::TokensOfPage(Role role, const Sequence& sequence,

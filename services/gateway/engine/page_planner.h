@@ -40,7 +40,7 @@ class PagePlanner {
   // while `keep_free` stay available: all it needs or nothing, then false. Evicts idle pages,
   // the least recently used first, where too few are free.
   bool Grow(Role role, int32_t num_positions, int32_t keep_free, Sequence* sequence);
-  // Takes all pages of `role` from it and forgets its KV.
+  // Takes all pages of `role` from it; nothing is known of it there any more.
   void Drop(Role role, Sequence* sequence);
 
   // The prefix cache. Attach gives a sequence without pages of `role` the longest cached

@@ -19,7 +19,6 @@ constexpr absl::Duration kLastBackoff = absl::Seconds(5);
 void Engine::Impl::DropKv(Role role, Sequence* sequence) {
   if (sequence->role(role).is_open) worker(role).release.Add(sequence->id);
   pages_.Drop(role, sequence);
-  sequence->role(role) = RoleState();
   if (role != Role::kDraft) return;
   pages_.ReturnSlot(sequence);
   sequence->prepared.reset();

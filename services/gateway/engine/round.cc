@@ -153,8 +153,7 @@ void Engine::Impl::RefusedByDraft(Sequence* sequence) {
 }
 
 OpenSequence Engine::Impl::Open(Role role, Sequence* sequence) {
-  RoleState& state = sequence->role(role);
-  state.must_reopen = false;
+  const RoleState& state = sequence->role(role);
   const auto first = sequence->tokens.begin();
   OpenSequence open = {.sequence = sequence->id,
                        .sampling = sequence->request.sampling,
@@ -177,7 +176,7 @@ WorkerStep Engine::Impl::VerifyStepOf(const Round& round) {
   for (const Entry& entry : round.entries) {
     Sequence* sequence = entry.sequence;
     RoleState& state = sequence->role(Role::kTarget);
-    if (!state.is_open || state.must_reopen) {
+    if (!state.is_open) {
       verify.open.push_back(Open(Role::kTarget, sequence));
     }
     SequenceStep step{.sequence = sequence->id, .start_position = state.kv_length};

@@ -72,7 +72,6 @@ void Engine::Impl::AttachCached(Role role, Sequence* sequence) {
   if ((is_draft ? sequence->num_draft_failures : sequence->num_replays) > 0) return;
   const int32_t keep_free = is_draft ? PagesNotForDraft(*sequence) : 0;
   const int32_t num_cached = pages_.Attach(role, keep_free, sequence);
-  if (num_cached > 0) sequence->role(role).must_reopen = true;
   observer_->OnPrefixLookup(role, sequence->length(), num_cached);
 }
 

@@ -72,7 +72,7 @@ bool Engine::Impl::AddToPropose(Sequence* sequence, int32_t num_tokens, const Dr
   if (plan.num_draft_tokens > 0 && sequence->needs_draft_probs()) {
     step.draft_probs_slot = sequence->draft_probs_slot;
   }
-  if (!state.is_open || state.must_reopen) {
+  if (!state.is_open) {
     round->propose.open.push_back(Open(Role::kDraft, sequence));
   }
   pages_.FillPages(Role::kDraft, sequence, &step);

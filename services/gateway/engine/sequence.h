@@ -21,7 +21,6 @@ namespace tandem::gateway {
 // What one worker has of a sequence.
 struct RoleState {
   bool is_open = false;        // the worker has it
-  bool must_reopen = false;    // it has to be told again, with tokens that are cached
   int32_t kv_length = 0;       // tokens whose KV is right
   std::vector<PageId> pages;   // one reference each
   int32_t num_pages_sent = 0;  // entries of its page table that the worker knows

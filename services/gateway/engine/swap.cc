@@ -32,7 +32,6 @@ void Engine::Impl::SwapIn(Sequence* sequence) {
   swap_.Free(places.first(num_cached));
   swap_.Back(places.subspan(num_cached), absl::MakeConstSpan(target.pages).subspan(num_cached));
   target.kv_length = swapped.kv_length;
-  target.must_reopen = true;
   observer_->OnSwapped(static_cast<int32_t>(places.size() - num_cached), /*to_host=*/false);
 }
 
