@@ -16,7 +16,6 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
-import urllib.request
 
 from serving import (ROOT, Server, cached_prompt, gateway_overhead, latency_beside_prefill, load,
                      median)
@@ -38,10 +37,8 @@ def story_prompts(story, num_characters, count):
 
 def device_bytes(server):
     """Bytes by (role, kind) as the server counts them."""
-    with urllib.request.urlopen(server.metrics_url, timeout=10) as response:
-        lines = response.read().decode().splitlines()
-    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines
-            if line.startswith("tandem_vram_")}
+    return {name: value for name, value in server.samples().items()
+            if name.startswith("tandem_vram_")}
 
 
 def with_and_without_drafts(server, turns, **options):

@@ -50,13 +50,18 @@ class Server:
         pid = int(self.gateway_folder().name)
         return time.clock_gettime(~pid << 3 | 2)  # what clock_getcpuclockid(3) yields
 
-    def target_steps(self):
+    def samples(self):
+        """All of /metrics: {'name{labels}': value}."""
         with urllib.request.urlopen(self.metrics_url, timeout=10) as response:
-            text = response.read().decode()
-        for line in text.splitlines():
-            if line.startswith("tandem_step_duration_seconds_count") and "target" in line \
-                    and "round_trip" in line:
-                return float(line.rsplit(" ", 1)[1])
+            lines = response.read().decode().splitlines()
+        pairs = [line.rsplit(" ", 1) for line in lines if line and not line.startswith("#")]
+        return {name: float(value) for name, value in pairs}
+
+    def target_steps(self):
+        for name, value in self.samples().items():
+            if name.startswith("tandem_step_duration_seconds_count") and "target" in name \
+                    and "round_trip" in name:
+                return value
         raise RuntimeError("no step counter")
 
 

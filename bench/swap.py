@@ -8,16 +8,13 @@ answers that preempts; prints a Markdown table. Needs nothing but Python.
 """
 
 import argparse
-import urllib.request
 
 from serving import Server, load, median
 
 
 def counter(server, name, label=""):
-    with urllib.request.urlopen(server.metrics_url, timeout=10) as response:
-        lines = response.read().decode().splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines
-               if line.startswith(name + "{") and label in line)
+    return sum(value for sample, value in server.samples().items()
+               if sample.startswith(name + "{") and label in sample)
 
 
 def run(args, swap_space):
