@@ -1,5 +1,6 @@
 // Pages that wait in host memory while others use their place.
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -9,6 +10,7 @@ namespace tandem::target {
 namespace {
 
 using testing::HasSubstr;
+using worker::OpenSequence;
 using worker::PageCopy;
 using worker::PageEntry;
 
@@ -65,6 +67,27 @@ class TargetEngineSwapTest : public testing::TestWithParam<ExecutorKind> {
                                               .sample = true});
     ASSERT_TRUE(result.status.ok()) << result.status;
   }
+  // The text of sequence 1 to its end, from the step that copies its pages back into others.
+  // `open`: what that step opens.
+  std::vector<int32_t> Resume(Bench& bench, std::vector<int32_t> text,
+                              std::vector<OpenSequence> open) {
+    const std::vector<PageEntry> others = bench.Pages(kPositions);
+    const VerifyStepResult back =
+        bench.Run({.copies = Copies(others, /*to_host=*/false),
+                   .open = std::move(open),
+                   .sequences = {{.sequence = SequenceId(1),
+                                  .start_position = static_cast<int32_t>(text.size()) - 1,
+                                  .token_ids = {text.back()},
+                                  .pages = others,
+                                  .sample = true}}});
+    EXPECT_TRUE(back.status.ok()) << back.status;
+    if (!back.status.ok()) return {};
+    EXPECT_TRUE(back.results[0].status.ok()) << back.results[0].status;
+    if (!back.results[0].status.ok()) return {};
+    text.push_back(back.results[0].next_token_id);
+    Decode(bench, 11, &text);
+    return text;
+  }
   std::vector<int32_t> Undisturbed() {
     Bench bench(GetParam());
     std::vector<int32_t> text = Begin(bench, bench.Pages(kPositions));
@@ -79,25 +102,12 @@ TEST_P(TargetEngineSwapTest, ASequenceGoesOnInOtherPagesAsIfNothingHadHappened) 
   const std::vector<int32_t> expected = Undisturbed();
   Bench bench(GetParam());
   const std::vector<PageEntry> pages = bench.Pages(kPositions);
-  std::vector<int32_t> text = Begin(bench, pages);
+  const std::vector<int32_t> text = Begin(bench, pages);
   const VerifyStepResult out = bench.Run({.copies = Copies(pages, /*to_host=*/true)});
   ASSERT_TRUE(out.status.ok()) << out.status;
   EXPECT_GT(out.copy, absl::ZeroDuration());
   Overwrite(bench, pages);
-
-  const std::vector<PageEntry> others = bench.Pages(kPositions);
-  const VerifyStepResult back =
-      bench.Run({.copies = Copies(others, /*to_host=*/false),
-                 .sequences = {{.sequence = SequenceId(1),
-                                .start_position = static_cast<int32_t>(text.size()) - 1,
-                                .token_ids = {text.back()},
-                                .pages = others,
-                                .sample = true}}});
-  ASSERT_TRUE(back.status.ok()) << back.status;
-  ASSERT_TRUE(back.results[0].status.ok()) << back.results[0].status;
-  text.push_back(back.results[0].next_token_id);
-  Decode(bench, 11, &text);
-  EXPECT_EQ(text, expected);
+  EXPECT_EQ(Resume(bench, text, /*open=*/{}), expected);
 }
 
 // As after the gateway closed it: all that is known of it comes with its copies.
@@ -105,26 +115,14 @@ TEST_P(TargetEngineSwapTest, ASequenceThatWasReleasedIsOpenedWithItsCopies) {
   const std::vector<int32_t> expected = Undisturbed();
   Bench bench(GetParam());
   const std::vector<PageEntry> pages = bench.Pages(kPositions);
-  std::vector<int32_t> text = Begin(bench, pages);
+  const std::vector<int32_t> text = Begin(bench, pages);
   ASSERT_TRUE(bench.Run({.copies = Copies(pages, true), .release = {SequenceId(1)}}).status.ok());
   Overwrite(bench, pages);
-
-  const std::vector<PageEntry> others = bench.Pages(kPositions);
-  const VerifyStepResult back =
-      bench.Run({.copies = Copies(others, false),
-                 .open = {{.sequence = SequenceId(1),
-                           .sampling = kSampling,
-                           .cached_token_ids = {text.begin(), text.end() - 1}}},
-                 .sequences = {{.sequence = SequenceId(1),
-                                .start_position = static_cast<int32_t>(text.size()) - 1,
-                                .token_ids = {text.back()},
-                                .pages = others,
-                                .sample = true}}});
-  ASSERT_TRUE(back.status.ok()) << back.status;
-  ASSERT_TRUE(back.results[0].status.ok()) << back.results[0].status;
-  text.push_back(back.results[0].next_token_id);
-  Decode(bench, 11, &text);
-  EXPECT_EQ(text, expected);
+  EXPECT_EQ(Resume(bench, text,
+                   {{.sequence = SequenceId(1),
+                     .sampling = kSampling,
+                     .cached_token_ids = {text.begin(), text.end() - 1}}}),
+            expected);
 }
 
 INSTANTIATE_TEST_SUITE_P(Executors, TargetEngineSwapTest,
